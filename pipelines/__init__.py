@@ -1,0 +1,1 @@
+"""Rebuild a talking-head dataset: catalog, download, crop, landmarks, shard, card."""

@@ -1,0 +1,315 @@
+"""Catalog: read the published annotations into one row per clip.
+
+Reads the sources of params.yaml and takedowns.csv, writes catalog.parquet in the order
+(source, person, video, utterance). A line that cannot be read becomes a `bad_annotation` row
+that names file and line. Memory stays flat: rows are spilled once, because the number of
+shards of a source is only known when all of its clips are counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import engine, progress, storage
+from pipelines.errors import UserError, nearest
+from pipelines.manifest import ROW_GROUP, ManifestWriter
+from pipelines.params import Filters, Params, Source, Split, load
+from pipelines.schemas import BOX, CATALOG, Status
+from pipelines.sources import READERS
+from pipelines.sources.base import Annotation, BadRow, SourceError
+from pipelines.sources.people import read_people
+
+STAGE = "catalog"
+
+
+# --- who was taken out -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Takedowns:
+    """Identifiers that must not appear in anything made after the catalog."""
+
+    persons: frozenset[str] = frozenset()
+    videos: frozenset[str] = frozenset()
+    clips: frozenset[str] = frozenset()
+
+    def covers(self, row: Annotation, key: str) -> bool:
+        """Whether a clip was taken out."""
+        return row.person in self.persons or row.video in self.videos or key in self.clips
+
+
+TAKEDOWN_KINDS = ("person", "video", "clip")
+
+
+def read_takedowns(path: str) -> Takedowns:
+    """Read takedowns.csv: columns kind (person, video, clip), id, date, reason.
+
+    Raises UserError naming the line: a takedown that cannot be read must stop the rebuild.
+    """
+    try:
+        text = storage.read_bytes(path).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing; make it with the header line kind,id,date,reason"
+        ) from None
+    found: dict[str, set[str]] = {kind: set() for kind in TAKEDOWN_KINDS}
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    if not {"kind", "id"} <= set(reader.fieldnames or []):
+        raise UserError(f"{path}:1: expected the header kind,id,date,reason")
+    for row in reader:
+        kind, name = (row["kind"] or "").strip().lower(), (row["id"] or "").strip()
+        if kind not in found or not name:
+            hint = nearest(kind, TAKEDOWN_KINDS)
+            raise UserError(
+                f"{path}:{reader.line_num}: expected person, video or clip and an id, "
+                f"found {kind!r}, {name!r}{hint}"
+            )
+        # A clip may be written as its key or as person/video/utterance.
+        found[kind].add(name.replace("/", "_") if kind == "clip" else name)
+    return Takedowns(*(frozenset(found[kind]) for kind in TAKEDOWN_KINDS))
+
+
+# --- rules of one row ------------------------------------------------------------------------
+
+
+def clip_key(person: str, video: str, utterance: str) -> str:
+    """The clip's name in shards and manifests."""
+    return f"{person}_{video}_{utterance}"
+
+
+def stable_fraction(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone."""
+    text = ":".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def split_of(person: str, published: str | None, split: Split) -> str:
+    """train, val or test for a person; every clip of a person lands in the same."""
+    if split.use_published and published in ("val", "test"):
+        return published
+    at = stable_fraction("split", split.seed, person)
+    if at < split.test:
+        return "test"
+    return "val" if at < split.test + split.val else "train"
+
+
+def bucket_of(video: str, buckets: int) -> int:
+    """Which of a source's shards holds a video."""
+    return int(stable_fraction("bucket", video) * buckets)
+
+
+def filtered(row: Annotation, filters: Filters) -> str:
+    """Why a clip misses a filter; empty when it passes."""
+    if filters.min_fv_conf is not None and (row.fv_conf or np.inf) < filters.min_fv_conf:
+        return f"fv_conf {row.fv_conf} below {filters.min_fv_conf}"
+    if filters.min_asd_conf is not None and (row.asd_conf or np.inf) < filters.min_asd_conf:
+        return f"asd_conf {row.asd_conf} below {filters.min_asd_conf}"
+    if filters.max_offset is not None and abs(row.offset or 0) > filters.max_offset:
+        return f"offset {row.offset} beyond {filters.max_offset}"
+    if row.frames is not None:
+        if filters.min_frames is not None and row.frames < filters.min_frames:
+            return f"{row.frames} frames, fewer than {filters.min_frames}"
+        if filters.max_frames is not None and row.frames > filters.max_frames:
+            return f"{row.frames} frames, more than {filters.max_frames}"
+    return ""
+
+
+# --- building --------------------------------------------------------------------------------
+
+Row = dict[str, object]
+
+
+class _Builder:
+    """Turns a source's annotations into catalog rows without shard names."""
+
+    def __init__(self, source: Source, params: Params, takedowns: Takedowns) -> None:
+        self._source, self._params, self._takedowns = source, params, takedowns
+        self._root = Path(params.catalog.metadata)
+        self._published: dict[str, str | None] = {}
+        self.people_rows: list[BadRow] = []
+        if source.people:
+            people, self.people_rows = read_people(self._root / source.people)
+            self._published = {name: person.split for name, person in people.items()}
+        self._last_key = ""
+        self.clips: Counter[str] = Counter()  # by split; fixes the number of buckets
+
+    def rows(self) -> Iterator[Row]:
+        """One row per annotation, whatever becomes of it."""
+        for bad in self.people_rows:
+            yield self._bad(bad)
+        for item in READERS[self._source.reader](self._root / self._source.path):
+            yield self._bad(item) if isinstance(item, BadRow) else self._clip(item)
+
+    def _bad(self, bad: BadRow) -> Row:
+        where = f"{self._source.name}/{bad.where}"
+        # The publisher's own words stay out of the identifiers: they may be anything.
+        return _row(
+            key=where,
+            source=self._source.name,
+            status=Status.BAD_ANNOTATION,
+            detail=f"{bad.where}: {bad.reason}",
+        )
+
+    def _clip(self, item: Annotation) -> Row:
+        key = clip_key(item.person, item.video, item.utterance)
+        published = item.split or self._published.get(item.person)
+        split = split_of(item.person, published, self._params.catalog.split)
+        if key == self._last_key:
+            return self._bad(BadRow(key, "the same clip is annotated twice"))
+        self._last_key = key
+        self.clips[split] += 1
+        if self._takedowns.covers(item, key):
+            # The row stays, so that counts and shard numbers do; who it was does not.
+            name = "x" + hashlib.sha256(key.encode()).hexdigest()[:16]
+            video = "x" + hashlib.sha256(item.video.encode()).hexdigest()[:16]
+            return _row(
+                key=name,
+                source=self._source.name,
+                person="excluded",
+                video=video,
+                utterance=name,
+                status=Status.EXCLUDED,
+            )
+        why = filtered(item, self._params.catalog.filters)
+        media = item.media
+        if media is not None and Path(media).is_relative_to(self._root.absolute()):
+            media = str(Path(media).relative_to(self._root.absolute()))
+        return _row(
+            key=key,
+            source=self._source.name,
+            person=item.person,
+            video=item.video,
+            utterance=item.utterance,
+            split=split,
+            first_frame=item.first_frame,
+            frames=item.frames,
+            fps=item.fps,
+            segment_start=item.segment_start,
+            boxes=item.boxes,
+            box_height=item.box_height,
+            crop_ready=item.crop_ready,
+            url=item.url,
+            media=media,
+            offset=item.offset,
+            fv_conf=item.fv_conf,
+            asd_conf=item.asd_conf,
+            status=Status.FILTERED if why else Status.OK,
+            detail=why,
+        )
+
+
+def _row(**values: object) -> Row:
+    row: Row = dict.fromkeys(CATALOG.names)
+    row.update(person="", video="", utterance="", split="", shard="", detail="", crop_ready=False)
+    row.update(values)
+    return row
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    arrays = []
+    for column in CATALOG:
+        values = [row[column.name] for row in rows]
+        arrays.append(_boxes(values) if column.name == "boxes" else pa.array(values, column.type))
+    return pa.Table.from_arrays(arrays, schema=CATALOG)
+
+
+def _boxes(values: Sequence[object]) -> pa.Array:
+    """A column of box lists straight from the numpy arrays: the bulk of the catalog."""
+    arrays = [v for v in values if isinstance(v, np.ndarray)]
+    ends = np.cumsum([0, *(len(v) if isinstance(v, np.ndarray) else 0 for v in values)])
+    flat = np.concatenate(arrays).astype(np.float32, copy=False) if arrays else np.empty((0, 4))
+    boxes = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), type=BOX)
+    missing = pa.array([v is None for v in values])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), boxes, CATALOG.field("boxes").type, mask=missing)
+
+
+def build(params: Params) -> engine.Summary:
+    """Write catalog.parquet. Raises UserError where a source or takedowns.csv is unusable."""
+    started = time.monotonic()
+    summary = engine.Summary(STAGE, "clips")
+    takedowns = read_takedowns(params.catalog.takedowns)
+    with (
+        storage.scratch_folder(params.paths.work) as scratch,
+        ManifestWriter(params.paths.manifest(STAGE), CATALOG) as writer,
+        progress.simple(STAGE, "clips", None) as tick,
+    ):
+        for source in sorted(params.catalog.sources, key=lambda s: s.name):
+            builder = _Builder(source, params, takedowns)
+            spill = scratch / f"{source.name}.parquet"
+            try:
+                _spill(builder, spill, tick)
+            except SourceError as error:
+                raise UserError(f"catalog.sources.{source.name}: {error}") from None
+            for table in _with_shards(spill, source.name, builder.clips, params.shard.clips):
+                writer.write(table)
+                summary.statuses.update(table.column("status").to_pylist())
+        summary.rows = summary.items = writer.rows
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    summary.cpu_seconds = usage.ru_utime + usage.ru_stime
+    summary.peak_mib = usage.ru_maxrss / 1024
+    summary.seconds = time.monotonic() - started
+    engine.write_metrics(params, summary)
+    return summary
+
+
+def _spill(builder: _Builder, path: Path, tick: Callable[[int], None]) -> None:
+    with pq.ParquetWriter(path, CATALOG, compression="zstd") as spill:
+        batch: list[Row] = []
+        for row in builder.rows():
+            batch.append(row)
+            if len(batch) == ROW_GROUP:
+                spill.write_table(_table(batch))
+                tick(len(batch))
+                batch = []
+        if batch:
+            spill.write_table(_table(batch))
+            tick(len(batch))
+
+
+def _with_shards(
+    spill: Path, source: str, clips: Counter[str], clips_per_shard: int
+) -> Iterator[pa.Table]:
+    buckets = {split: max(1, -(-n // clips_per_shard)) for split, n in clips.items()}
+    for batch in pq.ParquetFile(spill).iter_batches(ROW_GROUP):
+        splits, videos = batch["split"].to_pylist(), batch["video"].to_pylist()
+        shards = [
+            f"{source}-{split}-{bucket_of(video, buckets[split]):05d}" if split else ""
+            for split, video in zip(splits, videos, strict=True)
+        ]
+        table = pa.Table.from_batches([batch])
+        at = CATALOG.get_field_index("shard")
+        yield table.set_column(at, CATALOG.field(at), pa.array(shards, pa.string()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.catalog`."""
+    options = engine.arguments(__doc__ or "").parse_args(argv)
+
+    def command() -> int:
+        params = load(options.params)
+        summary = build(params)
+        progress.show_summary(summary)
+        code, why = engine.exit_status(summary, params.catalog.max_bad)
+        if why:
+            progress.complain(why.replace("max_failed", "max_bad"))
+        return code
+
+    return engine.guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Crop: cut every clip out of its video, one sequential decode per video.
+
+Reads catalog.parquet and downloads.parquet, writes crops.parquet: one row per `ok` clip of the
+catalog. Clips are square 25 fps H.264 with the sound in step, in the work folder under the
+digest of what decides them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import engine, manifest, storage
+from pipelines.download import video_name
+from pipelines.errors import StopStage, clean_detail
+from pipelines.manifest import ManifestReader
+from pipelines.params import Params
+from pipelines.probe import MediaError, probe
+from pipelines.schemas import CROPS, IDENTITY, Status
+from pipelines.video import ClipResult, ClipSpec, CropSettings, crop_clips
+
+STAGE = "crop"
+VERSION = 1
+"""Raise when the kernel would give other bytes for the same clip."""
+
+CLIP_COLUMNS = [
+    *(*IDENTITY, "status"),
+    *("first_frame", "frames", "fps", "segment_start", "boxes", "box_height", "crop_ready"),
+    *("url", "media"),
+]
+VIDEO_COLUMNS = ["source", "video", "status", "detail", "path", "sha256", "width", "height", "fps"]
+Row = dict[str, Any]
+
+
+def settings_of(params: Params) -> CropSettings:
+    """The kernel's settings from params.yaml."""
+    crop = params.crop
+    return CropSettings(
+        size=crop.size,
+        policy=crop.policy,
+        margin=crop.margin,
+        smooth=crop.smooth,
+        min_face=crop.min_face,
+        min_frames=crop.min_frames,
+        scene_threshold=crop.scene_threshold,
+        crf=crop.crf,
+        preset=crop.preset,
+        audio_rate=crop.audio_rate,
+    )
+
+
+class CropWorker:
+    """Cuts all clips of one video."""
+
+    threads = 1
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._settings = settings_of(params)
+
+    def setup(self) -> None:
+        """Open the catalog and read the downloads, a small table."""
+        paths = self._params.paths
+        self._catalog = ManifestReader(paths.manifest("catalog"), CLIP_COLUMNS)
+        self._videos = _videos(self._params)
+
+    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+        """The rows of clips that could not be cut."""
+        return _table([_row(clip, status, detail) for clip in self._clips(item)])
+
+    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+        """Cut the clips of one video and publish them."""
+        clips = self._clips(item)
+        rows: dict[str, Row] = {}
+        for path, video, group in self._by_file(clips):
+            if path is None:
+                words = f"{video['status']}: {video['detail']}".rstrip(": ")
+                for clip in group:
+                    rows[clip["key"]] = _row(clip, Status.SOURCE_MISSING, words)
+                continue
+            try:
+                with storage.local_copy(path, scratch) as local:
+                    rows |= self._cut(item, local, video, group, scratch)
+            except FileNotFoundError:
+                for clip in group:
+                    words = f"{Path(path).name} is recorded but gone"
+                    rows[clip["key"]] = _row(clip, Status.SOURCE_MISSING, words)
+        return _table([rows[clip["key"]] for clip in clips])
+
+    def _clips(self, item: engine.Item) -> list[Row]:
+        rows = self._catalog.rows(item.start, item.stop).to_pylist()
+        return [row for row in rows if row["status"] == Status.OK]
+
+    def _by_file(self, clips: list[Row]) -> Iterator[tuple[str | None, Row, list[Row]]]:
+        """Groups of clips that share a file: all of a video, or each ready crop alone."""
+        paths = self._params.paths
+        video = self._videos[video_name(clips[0])]
+        if clips[0]["media"] is not None:
+            for clip in clips:
+                yield storage.join(self._params.catalog.metadata, clip["media"]), video, [clip]
+        elif video["status"] != Status.OK:
+            yield None, video, clips
+        else:
+            # A mirror's path is as params.yaml wrote it; ours is relative to the work folder.
+            inside = video["path"].startswith("videos/")
+            yield storage.join(paths.work, video["path"]) if inside else video["path"], video, clips
+
+    def _cut(
+        self, item: engine.Item, path: Path, video: Row, clips: list[Row], scratch: Path
+    ) -> dict[str, Row]:
+        by_key = {clip["key"]: clip for clip in clips}
+        rows: dict[str, Row] = {}
+        try:
+            source = self._source(path, video, clips)
+            for result in crop_clips(
+                path,
+                [_spec(clip) for clip in clips],
+                self._settings,
+                lambda key: scratch / f"{storage.digest(key)[:16]}.mp4",
+            ):
+                clip = by_key[result.key]
+                rows[result.key] = self._publish(item, clip, result, source)
+        except MediaError as error:
+            for key, clip in by_key.items():
+                if key not in rows:
+                    rows[key] = _row(clip, Status.DECODE_ERROR, clean_detail(error.detail))
+        return rows
+
+    def _source(self, path: Path, video: Row, clips: list[Row]) -> Row:
+        """What the manifest says of the file that clips are cut from."""
+        if clips[0]["media"] is None:
+            facts = {name: video[name] for name in ("width", "height", "fps", "sha256")}
+        else:
+            seen = probe(path)
+            facts = {"width": seen.width, "height": seen.height, "fps": seen.fps}
+            facts["sha256"] = storage.sha256(path)
+        return {f"source_{name}": value for name, value in facts.items()}
+
+    def _publish(self, item: engine.Item, clip: Row, result: ClipResult, source: Row) -> Row:
+        if result.status != Status.OK or result.path is None:
+            return _row(clip, result.status, clean_detail(result.detail), **source)
+        name = storage.digest(item.fingerprint, clip["key"])
+        target = f"crops/{name[:2]}/{name[:24]}.mp4"
+        row = _row(
+            clip,
+            Status.OK,
+            clean_detail(result.detail),
+            path=target,
+            sha256=storage.sha256(result.path),
+            bytes=result.path.stat().st_size,
+            first_frame=result.first_frame,
+            frames=result.frames,
+            size=self._settings.size,
+            has_audio=result.has_audio,
+            policy=self._settings.policy,
+            crop_boxes=_boxes(result.crop_boxes),
+            face_boxes=_boxes(result.face_boxes),
+            padding=result.padding,
+            scene_score=result.scene_score,
+            **source,
+        )
+        storage.publish(result.path, storage.join(self._params.paths.work, target))
+        return row
+
+
+def _boxes(boxes: np.ndarray[Any, Any] | None) -> list[list[float]] | None:
+    return None if boxes is None else np.asarray(boxes, np.float32).round(2).tolist()
+
+
+def _spec(clip: Row) -> ClipSpec:
+    boxes = clip["boxes"]
+    return ClipSpec(
+        key=clip["key"],
+        first_frame=clip["first_frame"],
+        frames=clip["frames"],
+        fps=clip["fps"],
+        segment_start=clip["segment_start"],
+        boxes=None if boxes is None else np.array(boxes, np.float32),
+        box_height=clip["box_height"],
+        crop_ready=clip["crop_ready"],
+    )
+
+
+def _row(clip: Row, status: Status, detail: str, **values: object) -> Row:
+    identity = {name: clip[name] for name in IDENTITY}
+    row = dict.fromkeys(CROPS.names) | identity | {"status": str(status), "detail": detail}
+    return row | values
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=CROPS)
+
+
+def content(clips: pa.Table) -> Iterator[object]:
+    """What decides how clips are cut, as parts of a digest."""
+    boxes = clips["boxes"].combine_chunks()
+    yield boxes.value_lengths().to_pylist()
+    yield boxes.flatten().flatten().to_numpy(zero_copy_only=False).tobytes()
+    yield clips.drop_columns(["boxes"]).to_pylist()
+
+
+def _videos(params: Params) -> dict[str, Row]:
+    """Downloads by video."""
+    table = manifest.read(params.paths.manifest("download"), VIDEO_COLUMNS)
+    return {row["video"]: row for row in table.to_pylist()}
+
+
+def prepare(params: Params) -> engine.Job:
+    """One item per video that has clips to cut."""
+    videos = _videos(params)
+    settings = settings_of(params)
+    catalog = ManifestReader(params.paths.manifest("catalog"), CLIP_COLUMNS)
+    items = []
+    for start, rows in catalog.groups(["source", "person", "video"]):
+        clips = rows.filter(pc.equal(rows["status"], "ok"))
+        if not len(clips):
+            continue
+        name = video_name(clips.slice(0, 1).to_pylist()[0])
+        try:
+            video = videos[name]
+        except KeyError:
+            raise StopStage(
+                f"crop: downloads.parquet lacks {name}: run the download stage again"
+            ) from None
+        fingerprint = storage.digest(
+            STAGE,
+            VERSION,
+            settings,
+            video["status"],
+            video["detail"],
+            video["sha256"],
+            *content(clips),
+        )
+        items.append(engine.Item(name, fingerprint, start, start + len(rows), len(clips)))
+    return engine.Job(
+        stage=STAGE,
+        params=params,
+        schema=CROPS,
+        worker=CropWorker(params),
+        items=items,
+        unit="clips",
+        max_failed=params.crop.max_failed,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.crop`."""
+    return engine.main(prepare, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    from pipelines.crop import main
+
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Landmark backends, one a file. Importing this package loads none of their libraries."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from pipelines.detectors.base import Detector, DetectorUnavailable, Landmarks
+
+__all__ = ["BACKENDS", "Detector", "DetectorUnavailable", "Landmarks", "load"]
+
+BACKENDS = {
+    "mediapipe": ("MediaPipe", "pip install 'likeness[mediapipe]'"),
+    "face_alignment": ("FaceAlignment", "pip install 'likeness[face-alignment]'"),
+}
+"""Module of this package -> its class, and what installs the library behind it."""
+
+
+def load(backend: str, device: str = "cpu", batch_size: int = 16) -> Detector:
+    """Build a landmark detector: seconds of work, so once per worker.
+
+    device: `cpu`, `cuda` or `cuda:N`; MediaPipe knows only the CPU. batch_size: frames of one
+    clip per forward pass; MediaPipe takes them one by one.
+
+    Raises DetectorUnavailable where the library, the weights or the device are missing, and
+    ValueError for a backend that does not exist.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown landmark backend {backend!r}; known: {', '.join(BACKENDS)}")
+    class_name, remedy = BACKENDS[backend]
+    try:
+        module = import_module(f"pipelines.detectors.{backend}")
+        detector: Detector = getattr(module, class_name)(device=device, batch_size=batch_size)
+    except ImportError as exc:
+        raise DetectorUnavailable(
+            f"the landmark backend {backend} cannot be imported ({exc}): {remedy}"
+        ) from exc
+    return detector

@@ -1,0 +1,240 @@
+"""Download: fetch every video of the catalog once, politely, and probe what arrived.
+
+Reads catalog.parquet, writes downloads.parquet: one row per video. Videos stay in the work
+folder (or in the mirror folder, untouched). Bot-checks open a circuit breaker that leaves the
+rest `deferred`; deferred videos are taken up again by the next run, other failures by
+`--retry transient` or `--retry STATUS,...`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines import engine, fetch, storage
+from pipelines.errors import clean_detail, redact
+from pipelines.fetch_errors import FetchError
+from pipelines.manifest import ManifestReader
+from pipelines.params import Params
+from pipelines.probe import MediaError, Probe, probe
+from pipelines.schemas import DOWNLOADS, Status
+from pipelines.throttle import Breaker, TokenBucket, backoff, state_file
+
+STAGE = "download"
+COLUMNS = ["source", "person", "video", "utterance", "url", "media", "status"]
+Row = dict[str, Any]
+VERSION = 1
+"""Raise when the same input would now give other rows."""
+
+
+class DownloadWorker:
+    """Fetches videos; `params.download.concurrency` of them at once."""
+
+    def __init__(self, params: Params, run: str) -> None:
+        self._params, self._settings = params, params.download
+        self.threads = params.download.concurrency
+        egress = params.download.proxy or "direct"
+        self._bucket = TokenBucket(
+            state_file("bucket", egress), self._settings.per_minute, self._settings.burst
+        )
+        self._breaker = Breaker(state_file("breaker", run), self._settings.breaker)
+
+    def setup(self) -> None:
+        """Open the catalog."""
+        self._catalog = ManifestReader(self._params.paths.manifest("catalog"), COLUMNS)
+
+    def _input(self, item: engine.Item) -> Row:
+        row: Row = self._catalog.rows(item.start, item.start + 1).to_pylist()[0]
+        return row
+
+    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+        """The row of a video that could not be fetched."""
+        return _row(self._input(item), status, detail)
+
+    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+        """Fetch, probe and publish one video."""
+        video = self._input(item)
+        if video["status"] == Status.EXCLUDED:
+            return _row(video, Status.EXCLUDED, "")
+        if video["media"] is not None:
+            return self._ready(item)
+        address = redact(fetch.site_url(str(video["video"]), video["url"], self._settings))
+        if (kept := self._published(item)) is not None:
+            # Killed between publishing the video and recording it: never fetched twice.
+            origin, url = kept
+            with storage.local_copy(url, scratch) as path:
+                return self._ok(video, probe(path, deep=True), path, url, origin, address)
+        if self._breaker.is_open():
+            return _row(video, Status.DEFERRED, "the bot-check breaker is open", url=address)
+        parts = self._parts(item, scratch)
+        try:
+            body, facts = fetch.fetch(
+                str(video["video"]),
+                video["url"],
+                self._settings,
+                parts,
+                self._bucket.take,
+                lambda attempt, after: backoff(self._settings.backoff, attempt, after),
+                _probe,
+            )
+        except FetchError as error:
+            if error.status == Status.BOT_CHECK:
+                self._breaker.trip()
+            return _row(video, error.status, redact(error.detail), url=address)
+        asked = redact(body.url)
+        if body.in_place:
+            return self._ok(video, facts, body.path, body.url, body.origin, asked)
+        target = f"{self._home(item)}-{body.origin}{body.path.suffix}"
+        row = self._ok(video, facts, body.path, target, body.origin, asked)
+        storage.publish(body.path, storage.join(self._params.paths.work, target))
+        shutil.rmtree(parts, ignore_errors=True)
+        return row
+
+    def _ready(self, item: engine.Item) -> pa.Table:
+        """The row of a video whose crops are on disk already: nothing to fetch."""
+        clips = self._catalog.rows(item.start, item.stop).to_pylist()
+        digests, total = [], 0
+        for clip in clips:
+            url = storage.join(self._params.catalog.metadata, clip["media"])
+            if not storage.exists(url):
+                detail = f"{clip['utterance']}.mp4 is gone"
+                return _row(clips[0], Status.REMOVED, detail, origin="local")
+            data = storage.read_bytes(url)
+            total += len(data)
+            digests.append(storage.digest_bytes(data))
+        return _row(
+            clips[0], Status.OK, "", origin="local", bytes=total, sha256=storage.digest(*digests)
+        )
+
+    def _home(self, item: engine.Item) -> str:
+        return f"videos/{item.fingerprint[:2]}/{item.fingerprint[:16]}"
+
+    def _published(self, item: engine.Item) -> tuple[str, str] | None:
+        folder, _, stem = self._home(item).rpartition("/")
+        for name in storage.names(storage.join(self._params.paths.work, folder)):
+            if name.startswith(stem + "-"):
+                origin = Path(name).stem.rpartition("-")[2]
+                return origin, storage.join(self._params.paths.work, folder, name)
+        return None
+
+    def _parts(self, item: engine.Item, scratch: Path) -> Path:
+        work = self._params.paths.work
+        if not storage.is_local(work):
+            return scratch / "parts"
+        return storage.local_path(work) / "partial" / item.fingerprint[:16]
+
+    def _ok(
+        self,
+        video: Row,
+        facts: Probe,
+        file: Path,
+        path: str,
+        origin: str,
+        url: str,
+    ) -> pa.Table:
+        work = self._params.paths.work.rstrip("/") + "/"
+        return _row(
+            video,
+            Status.OK,
+            "",
+            origin=origin,
+            url=url,
+            path=path.removeprefix(work),
+            sha256=storage.sha256(file),
+            bytes=file.stat().st_size,
+            codec=facts.codec,
+            width=facts.width,
+            height=facts.height,
+            fps=facts.fps,
+            seconds=facts.seconds,
+            has_audio=facts.has_audio,
+        )
+
+
+def video_name(clip: Row) -> str:
+    """What a clip's video is called in downloads.parquet; ready crops are told by person too."""
+    return f"{clip['person']}/{clip['video']}" if clip["media"] else str(clip["video"])
+
+
+def _probe(path: Path) -> Probe:
+    try:
+        return probe(path, deep=True)
+    except MediaError as error:
+        raise FetchError(error.status, clean_detail(error.detail)) from error
+
+
+def _row(video: Row, status: Status, detail: str, **values: object) -> pa.Table:
+    row = dict.fromkeys(DOWNLOADS.names) | {
+        "source": video["source"],
+        "video": video_name(video),
+        "status": str(status),
+        "detail": detail,
+    }
+    return pa.Table.from_pylist([row | values], schema=DOWNLOADS)
+
+
+def _sizes(params: Params, wanted: list[tuple[int, Row]]) -> Iterator[object]:
+    """Ready crops may be replaced on disk: their sizes tell without reading them."""
+    for _, row in wanted:
+        if row["media"]:
+            url = storage.join(params.catalog.metadata, row["media"])
+            yield row["media"], storage.size(url) if storage.exists(url) else None
+
+
+def prepare(params: Params) -> engine.Job:
+    """One item per video of the catalog that is wanted or was taken out."""
+    settings = params.download
+    items: dict[str, engine.Item] = {}
+    catalog = ManifestReader(params.paths.manifest("catalog"), COLUMNS)
+    for start, rows in catalog.groups(["source", "person", "video"]):
+        wanted = [
+            (at, row)
+            for at, row in enumerate(rows.to_pylist(), start)
+            if row["status"] in (Status.OK, Status.EXCLUDED)
+        ]
+        # One fetch per video, also where two people or two sources share it.
+        if not wanted or video_name(wanted[0][1]) in items:
+            continue
+        first, row = wanted[0]
+        stop = wanted[-1][0] + 1
+        name = video_name(row)
+        # What decides the content. Manners, cookies, proxy and mirror do not: a video once
+        # fetched stays fetched.
+        fingerprint = storage.digest(
+            STAGE,
+            VERSION,
+            row["status"],
+            name,
+            fetch.site_url(row["video"], row["url"], settings),
+            settings.format,
+            settings.max_height,
+            *_sizes(params, wanted),
+        )
+        items[name] = engine.Item(name, fingerprint, first, stop, 1)
+    return engine.Job(
+        stage=STAGE,
+        params=params,
+        schema=DOWNLOADS,
+        worker=DownloadWorker(params, run=os.urandom(8).hex()),
+        items=list(items.values()),
+        unit="videos",
+        max_failed=settings.max_failed,
+        always_retry=frozenset({Status.DEFERRED}),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.download`."""
+    return engine.main(prepare, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    from pipelines.download import main
+
+    sys.exit(main())

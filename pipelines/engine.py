@@ -1,0 +1,450 @@
+"""Runs a stage on Beam: the only place that builds Beam options.
+
+A stage is a list of *items* (a video with its clips, or a shard) and a worker that turns an
+item into manifest rows. Beam elements are items, never pixels. A finished item leaves a
+*record*: its rows, in a file named by the digest of everything that decides them. Records
+make a stage resumable on any runner without a shuffle: what has a record is done, and the
+manifest is written from the records in the order of the items, so it has the same bytes
+whatever the runner, the number of workers or the history. An item without rows, or with rows
+under other keys than its input's, stops the stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import os
+import resource
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import pyarrow as pa
+
+from pipelines import progress
+
+progress.mute_import_chatter()
+
+import apache_beam as beam  # noqa: E402
+from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
+
+from pipelines import storage  # noqa: E402
+from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail  # noqa: E402
+from pipelines.manifest import ManifestWriter  # noqa: E402
+from pipelines.params import Params, load  # noqa: E402
+from pipelines.schemas import FAILURES, STATUS, Status, parse_statuses  # noqa: E402
+
+EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One unit of work: rows [start, stop) of the stage's input manifest."""
+
+    name: str
+    fingerprint: str
+    """Digest of everything that decides the item's rows: inputs, params, kernel version."""
+    start: int
+    stop: int
+    rows: int
+    """Manifest rows it must come out as."""
+
+
+class Worker(Protocol):
+    """Turns items into manifest rows. Pickled to Beam's workers; `setup` runs once in each."""
+
+    threads: int
+
+    def setup(self) -> None:
+        """Load models, open manifests."""
+
+    def process(self, item: Item, scratch: Path) -> pa.Table:
+        """The rows of one item. Any exception but StopStage becomes INTERNAL_ERROR rows."""
+
+    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
+        """The rows of an item that could not be processed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage made ready to run."""
+
+    stage: str
+    params: Params
+    schema: pa.Schema
+    worker: Worker
+    items: Sequence[Item]
+    unit: str
+    max_failed: float
+    always_retry: frozenset[Status] = frozenset()
+    """Statuses taken up again on every run, asked or not."""
+    is_done: Callable[[pa.Table], bool] | None = None
+    """Checks that what a record speaks of is still there; None trusts the record."""
+    finish: Callable[[], None] | None = None
+    """Runs after the manifest is complete."""
+
+    @property
+    def manifest(self) -> str:
+        return self.params.paths.manifest(self.stage)
+
+
+@dataclass
+class Summary:
+    """What a run of a stage did."""
+
+    stage: str
+    unit: str
+    statuses: Counter[str] = field(default_factory=Counter)
+    rows: int = 0
+    items: int = 0
+    done_before: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_mib: float = 0.0
+    slowest: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def failed(self) -> int:
+        return sum(n for status, n in self.statuses.items() if status in FAILURES)
+
+
+# --- records ---------------------------------------------------------------------------------
+
+
+class Records:
+    """The finished items of a stage."""
+
+    def __init__(self, work: str, stage: str) -> None:
+        self._root = storage.join(work, "records", stage)
+
+    def url(self, fingerprint: str) -> str:
+        return storage.join(self._root, fingerprint[:2], f"{fingerprint}.arrow")
+
+    def present(self) -> set[str]:
+        """Fingerprints of all finished items, by listing 256 folders."""
+        return {
+            name.removesuffix(".arrow")
+            for prefix in range(256)
+            for name in storage.names(storage.join(self._root, f"{prefix:02x}"))
+            if name.endswith(".arrow") and not name.startswith(".")
+        }
+
+    def write(self, fingerprint: str, rows: pa.Table, seconds: float) -> None:
+        rows = rows.replace_schema_metadata({"seconds": f"{seconds:.3f}"})
+        sink = io.BytesIO()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
+            writer.write_table(rows)
+        storage.write_bytes(self.url(fingerprint), sink.getvalue())
+
+    def read(self, fingerprint: str) -> tuple[pa.Table, float]:
+        """Rows and the seconds they took. Raises FileNotFoundError or pa.ArrowInvalid."""
+        table = pa.ipc.open_file(storage.read_bytes(self.url(fingerprint))).read_all()
+        return table.replace_schema_metadata(None), float(table.schema.metadata[b"seconds"])
+
+
+# --- the Beam side ---------------------------------------------------------------------------
+
+
+class ProcessItems(beam.DoFn):  # type: ignore[misc]
+    """Runs the worker over a batch of items and leaves a record for each."""
+
+    def __init__(self, stage: str, worker: Worker, work: str, reports: str | None) -> None:
+        self._stage, self._worker, self._work, self._reports = stage, worker, work, reports
+
+    def setup(self) -> None:
+        self._reporter = progress.Reporter(self._reports)
+        self._records = Records(self._work, self._stage)
+        try:
+            self._worker.setup()
+        except (StopStage, UserError) as stop:
+            self._reporter.stop(str(stop))
+            raise
+
+    def process(self, batch: Sequence[Item]) -> Iterator[tuple[str, int]]:
+        try:
+            if self._worker.threads == 1 or len(batch) == 1:
+                for item in batch:
+                    yield from self._one(item)
+            else:
+                with ThreadPoolExecutor(self._worker.threads) as pool:
+                    for counts in pool.map(self._one, batch):
+                        yield from counts
+        except StopStage as stop:
+            self._reporter.stop(str(stop))
+            raise
+
+    def _one(self, item: Item) -> list[tuple[str, int]]:
+        started = time.monotonic()
+        try:
+            with storage.scratch_folder(self._work) as scratch:
+                rows = self._worker.process(item, scratch)
+            if len(rows) != item.rows:
+                raise AssertionError(f"{item.name}: {item.rows} rows in, {len(rows)} out")
+            self._records.write(item.fingerprint, rows, time.monotonic() - started)
+        except StopStage:
+            raise
+        except Exception as error:  # noqa: BLE001 - every row must come out; the cause is kept
+            if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
+                what = error.strerror or error
+                raise StopStage(f"{self._stage}: {what} while writing below {self._work}") from error
+            logging.getLogger(__name__).error("%s: %s", item.name, traceback.format_exc())
+            detail = clean_detail(f"{type(error).__name__}: {error}")
+            rows = self._worker.blame(item, Status.INTERNAL_ERROR, detail)
+            self._records.write(item.fingerprint, rows, time.monotonic() - started)
+        statuses = Counter(_statuses(rows))
+        self._reporter.item(statuses)
+        for status, count in statuses.items():
+            beam.metrics.Metrics.counter(self._stage, status).inc(count)
+        return list(statuses.items())
+
+
+def _options(params: Params) -> PipelineOptions:
+    options = dict(params.beam.options)
+    return PipelineOptions(flags=[], runner=params.beam.runner, **options)
+
+
+def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
+    local = job.params.beam.runner in LOCAL_RUNNERS
+    rows = sum(item.rows for item in pending)
+    work = job.params.paths.work
+    with progress.watch(job.stage, job.unit, rows, local) as reports:
+        size = job.worker.threads * 4 if job.worker.threads > 1 else 1
+        batches = [list(pending[i : i + size]) for i in range(0, len(pending), size)]
+        pipeline = beam.Pipeline(options=_options(job.params))
+        _ = (
+            pipeline
+            | "Items" >> beam.Create(batches, reshuffle=False)
+            | "Spread" >> beam.Reshuffle()
+            | job.stage.capitalize() >> beam.ParDo(ProcessItems(job.stage, job.worker, work, reports))
+        )
+        try:
+            pipeline.run().wait_until_finish()
+        except Exception as error:
+            raise StopStage(progress.stop_reason(reports) or _beam_words(job, error)) from error
+
+
+def _beam_words(job: Job, error: Exception) -> str:
+    last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return f"{job.stage}: the Beam runner {job.params.beam.runner} failed: {clean_detail(last)}"
+
+
+# --- the driver ------------------------------------------------------------------------------
+
+
+def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
+    """Items without a record, and those with a row in a status to try again."""
+    records = Records(job.params.paths.work, job.stage)
+    present = records.present()
+    again = retry | job.always_retry
+    must_read = bool(again) or job.is_done is not None
+
+    def done(item: Item) -> bool:
+        if item.fingerprint not in present:
+            return False
+        if not must_read:
+            return True
+        try:
+            rows, _ = records.read(item.fingerprint)
+        except (pa.ArrowInvalid, OSError):
+            return False
+        if again and not again.isdisjoint(_statuses(rows)):
+            return False
+        return job.is_done is None or job.is_done(rows)
+
+    return [item for item in job.items if not done(item)]
+
+
+def _statuses(rows: pa.Table) -> list[str]:
+    """The rows' statuses; a manifest without that column (the index) holds only good rows."""
+    if "status" not in rows.column_names:
+        return [Status.OK] * len(rows)
+    return cast("list[str]", rows.column("status").to_pylist())
+
+
+def _write_manifest(job: Job, summary: Summary) -> None:
+    records = Records(job.params.paths.work, job.stage)
+    times: list[tuple[float, str]] = []
+    with ManifestWriter(job.manifest, job.schema) as writer:
+        for item in job.items:
+            try:
+                rows, seconds = records.read(item.fingerprint)
+            except FileNotFoundError:
+                raise StopStage(
+                    f"{job.stage}: the runner finished without {item.name}; run the stage again"
+                ) from None
+            except pa.ArrowInvalid:
+                storage.remove(records.url(item.fingerprint))
+                raise StopStage(
+                    f"{job.stage}: the record of {item.name} was damaged and is removed; "
+                    "run the stage again"
+                ) from None
+            if len(rows) != item.rows:
+                raise StopStage(f"{job.stage}: {item.name}: {item.rows} rows in, {len(rows)} out")
+            writer.write(rows)
+            summary.statuses.update(_statuses(rows))
+            times = sorted([*times, (seconds, item.name)], reverse=True)[:20]
+        summary.rows = writer.rows
+    summary.slowest = [{"name": name, "seconds": round(seconds, 3)} for seconds, name in times]
+
+
+def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:
+    """Run what is not done yet, write the manifest and the stage's metrics.
+
+    Raises StopStage when nothing more can be done. Failed rows do not raise: see `exit_status`.
+    """
+    started, cpu = time.monotonic(), _cpu_seconds()
+    storage.sweep_scratch(job.params.paths.work)
+    pending = pending_items(job, retry)
+    summary = Summary(job.stage, job.unit, items=len(job.items))
+    summary.done_before = len(job.items) - len(pending)
+    if pending:
+        _run_pipeline(job, pending)
+    _write_manifest(job, summary)
+    if job.finish:
+        job.finish()
+    summary.seconds = time.monotonic() - started
+    summary.cpu_seconds = _cpu_seconds() - cpu
+    summary.peak_mib = max(
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    write_metrics(job.params, summary)
+    return summary
+
+
+def _cpu_seconds() -> float:
+    usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
+def write_metrics(params: Params, summary: Summary) -> None:
+    """metrics/<stage>.json for `dvc metrics`, and the status counts as a plot's data."""
+    metrics = {
+        "rows": summary.rows,
+        "ok": summary.statuses[Status.OK],
+        "failed": summary.failed,
+        "statuses": dict(sorted(summary.statuses.items())),
+        "items": summary.items,
+        "items_done_before": summary.done_before,
+        "seconds": round(summary.seconds, 2),
+        "cpu_seconds": round(summary.cpu_seconds, 2),
+        "rows_per_second": round(summary.rows / max(summary.seconds, 1e-9), 2),
+        "peak_mib": round(summary.peak_mib),
+        "slowest": summary.slowest,
+    }
+    folder = params.paths.metrics
+    text = json.dumps(metrics, indent=1) + "\n"
+    storage.write_bytes(storage.join(folder, f"{summary.stage}.json"), text.encode())
+    plot = "status,rows\n" + "".join(f"{s},{n}\n" for s, n in sorted(summary.statuses.items()))
+    storage.write_bytes(storage.join(folder, f"{summary.stage}.csv"), plot.encode())
+
+
+def exit_status(summary: Summary, max_failed: float) -> tuple[int, str]:
+    """Exit code and, when it is not 0, the one line that says why."""
+    if broken := summary.statuses[Status.INTERNAL_ERROR]:
+        return EXIT_STOPPED, (
+            f"{summary.stage}: {broken} {summary.unit} hit a fault of Likeness itself; "
+            "see `detail` in the manifest"
+        )
+    share = summary.failed / summary.rows if summary.rows else 0.0
+    if share > max_failed:
+        return EXIT_BUDGET, (
+            f"{summary.stage}: {summary.failed} of {summary.rows} {summary.unit} failed "
+            f"({share:.0%}), more than {summary.stage}.max_failed allows ({max_failed:.0%}); "
+            "the manifest is complete: mend the cause and use --retry, or raise the budget"
+        )
+    return EXIT_OK, ""
+
+
+# --- command line ----------------------------------------------------------------------------
+
+
+def main(
+    prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None = None
+) -> int:
+    """The command of a Beam stage; the same code path under `dvc repro`."""
+    parser = arguments(doc)
+    parser.add_argument(
+        "--retry",
+        action="append",
+        default=[],
+        metavar="STATUSES",
+        help="redo rows in these statuses too: transient, failed, or names joined by commas",
+    )
+    options = parser.parse_args(argv)
+
+    def command() -> int:
+        words = [word for group in options.retry for word in group.split(",") if word]
+        try:
+            retry = parse_statuses(words)
+        except ValueError as error:
+            raise UserError(f"--retry: {error}") from None
+        job = prepare(load(options.params))
+        summary = run(job, retry)
+        progress.show_summary(summary)
+        code, why = exit_status(summary, job.max_failed)
+        if why:
+            progress.complain(why)
+        return code
+
+    return guarded(command)
+
+
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """The options every stage has."""
+    parser = argparse.ArgumentParser(
+        description=doc.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
+    return parser
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; a user's mistake or a stop becomes one line and an exit status."""
+    try:
+        code = command()
+    except UserError as error:
+        progress.complain(str(error))
+        code = EXIT_USAGE
+    except StopStage as error:
+        progress.complain(str(error))
+        code = EXIT_STOPPED
+    except KeyboardInterrupt:
+        progress.complain("interrupted; finished items are kept, run the same command to go on")
+        code = EXIT_INTERRUPTED
+    except OSError as error:
+        progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        code = EXIT_STOPPED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code in (EXIT_STOPPED, EXIT_INTERRUPTED):
+        # Beam's worker threads do not end by themselves after a failed bundle.
+        os._exit(code)
+    return code
+
+
+def spans(keys: Iterable[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], int, int]]:
+    """Runs of equal neighbouring keys as (key, start, stop)."""
+    start, current, n = 0, cast("tuple[Any, ...] | None", None), 0
+    for n, key in enumerate(keys):
+        if key != current:
+            if current is not None:
+                yield current, start, n
+            start, current = n, key
+    if current is not None:
+        yield current, start, n + 1
+
+
+def remedy(status: str) -> str:
+    """What a person does about a status."""
+    return STATUS[Status(status)].remedy

@@ -1,0 +1,55 @@
+"""Errors meant for people, and what text may go into a manifest."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake or a missing thing that the user can mend: one line, exit status 2, no traceback."""
+
+
+class StopStage(Exception):
+    """Nothing more can be done by this stage (full disk, missing weights): one line, exit 1."""
+
+
+FATAL_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""The machine's trouble, not the item's: going on would turn every row into a failure."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known word, or nothing."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_CREDENTIALS = re.compile(r"(\w+://)[^/\s@]+@")
+_SECRET_QUERY = re.compile(
+    r"([?&;](?:sig|signature|token|key|password|auth|x-amz-[\w-]+)=)[^&\s'\"]+", re.IGNORECASE
+)
+_ADDRESS = re.compile(r" ?@ ?0x[0-9a-f]+|0x[0-9a-f]{8,}")
+_FOLDER = re.compile(r"(?<![\w:/])/(?:[^\s'\"/:]+/)+")
+
+
+def redact(text: str) -> str:
+    """Remove credentials from URLs: `user:password@` and signed query values."""
+    return _SECRET_QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
+
+
+def clean_detail(text: object, limit: int = 300) -> str:
+    """A tool's own words as one line that is the same on every machine and tells no secret.
+
+    Colour codes, control characters, memory addresses and the folders of absolute paths go;
+    credentials are redacted.
+    """
+    line = _ANSI.sub("", str(text))
+    line = _CONTROL.sub(" ", line).encode("utf-8", "replace").decode("utf-8")
+    line = _FOLDER.sub("", _ADDRESS.sub("", redact(line))).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"

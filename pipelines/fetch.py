@@ -1,0 +1,239 @@
+"""Fetch one video: the mirror first, then the site through yt-dlp. Never silently wrong.
+
+A fetch leaves its `.part` under `partial/` of the work folder, so that a killed run resumes;
+a complete body is probed before it counts as a video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from pipelines import storage
+from pipelines.errors import UserError, clean_detail
+from pipelines.fetch_errors import FetchError, from_yt_dlp
+from pipelines.params import Download
+from pipelines.schemas import Status
+
+
+@dataclass(frozen=True)
+class Body:
+    """A fetched file, not yet probed."""
+
+    path: Path
+    origin: str
+    """mirror or site"""
+    url: str
+    in_place: bool = False
+    """The user's own file in a mirror folder: read, never moved."""
+
+
+# --- mirror ----------------------------------------------------------------------------------
+
+
+def mirror_urls(mirror: str, video: str, extensions: tuple[str, ...]) -> list[str]:
+    """Where the mirror may hold a video."""
+    template = mirror if "{video_id}" in mirror else mirror.rstrip("/") + "/{video_id}.{ext}"
+    urls = (template.replace("{video_id}", video).replace("{ext}", ext) for ext in extensions)
+    return list(dict.fromkeys(urls))
+
+
+def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
+    """The video from the mirror, or None when the mirror does not hold it.
+
+    Raises FetchError when the mirror holds it but cannot give it.
+    """
+    assert settings.mirror is not None
+    for url in mirror_urls(settings.mirror, video, settings.extensions):
+        if url.startswith(("http://", "https://")):
+            if _answers(url, settings.timeout):
+                return Body(_yt_dlp(url, settings, folder), "mirror", url)
+        elif storage.exists(url):
+            if storage.is_local(url):
+                return Body(storage.local_path(url), "mirror", url, in_place=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            target = folder / Path(url).name
+            fs, path = fsspec.url_to_fs(url)
+            fs.get_file(path, str(target))
+            return Body(target, "mirror", url)
+    return None
+
+
+def _answers(url: str, timeout: float) -> bool:
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        # Only a clear "not here" sends us on to the site; anything else is asked for in full,
+        # so that its true status is recorded.
+        return error.code not in (403, 404, 410)
+    except OSError as error:
+        raise FetchError(Status.NETWORK, clean_detail(f"mirror: {error}")) from error
+
+
+# --- site ------------------------------------------------------------------------------------
+
+
+def site_url(video: str, url: str | None, settings: Download) -> str:
+    """The explicit link of the list, or the template filled in."""
+    return url or settings.url.replace("{video_id}", video)
+
+
+def from_site(video: str, url: str | None, settings: Download, folder: Path) -> Body:
+    """The video through yt-dlp. Raises FetchError."""
+    address = site_url(video, url, settings)
+    return Body(_yt_dlp(address, settings, folder), "site", address)
+
+
+class _Log:
+    """yt-dlp's messages: errors arrive as exceptions, the rest is not for a progress bar."""
+
+    def debug(self, message: str) -> None:
+        """Dropped."""
+
+    def warning(self, message: str) -> None:
+        """Dropped."""
+
+    def error(self, message: str) -> None:
+        """Dropped."""
+
+
+def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
+    """The YoutubeDL options that params.yaml amounts to. Raises UserError for missing cookies."""
+    deadline = time.monotonic() + settings.max_seconds
+
+    def stop_late(progress: dict[str, Any]) -> None:
+        if progress.get("downloaded_bytes", 0) > settings.max_bytes:
+            raise FetchError(Status.NO_FORMAT, "larger than download.max_bytes")
+        if time.monotonic() > deadline:
+            raise FetchError(Status.NETWORK, "took longer than download.max_seconds")
+
+    options: dict[str, Any] = {
+        "outtmpl": {"default": str(folder / "video.%(ext)s")},
+        "format": settings.format.replace("{max_height}", str(settings.max_height)),
+        "merge_output_format": "mp4/mkv",
+        "continuedl": True,
+        "noplaylist": True,
+        "playlist_items": "1",
+        "quiet": True,
+        "no_warnings": True,
+        "noprogress": True,
+        "logger": _Log(),
+        "progress_hooks": [stop_late],
+        "socket_timeout": settings.timeout,
+        "retries": 2,
+        "fragment_retries": settings.retries,
+        "extractor_retries": 1,
+        "max_filesize": settings.max_bytes,
+        "updatetime": False,
+        "cachedir": False,
+        "overwrites": False,
+    }
+    if settings.cookies:
+        # yt-dlp writes cookies back: each fetch works on its own copy.
+        copy = folder / "cookies.txt"
+        try:
+            shutil.copyfile(settings.cookies, copy)
+        except FileNotFoundError:
+            raise UserError(f"download.cookies: {settings.cookies}: no such file") from None
+        options["cookiefile"] = str(copy)
+    if settings.proxy:
+        options["proxy"] = settings.proxy
+    if settings.bytes_per_second:
+        options["ratelimit"] = settings.bytes_per_second
+    if settings.js_runtime:
+        name, _, path = settings.js_runtime.partition(":")
+        options["js_runtimes"] = {name: {"path": path} if path else {}}
+    if settings.extractor_args:
+        options["extractor_args"] = settings.extractor_args
+    if ffmpeg := _ffmpeg():
+        options["ffmpeg_location"] = ffmpeg
+    return options | settings.yt_dlp
+
+
+def _ffmpeg() -> str | None:
+    """yt-dlp merges separate video and audio with the ffmpeg program; a wheel can bring it."""
+    if shutil.which("ffmpeg"):
+        return None
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        return None
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _yt_dlp(url: str, settings: Download, folder: Path) -> Path:
+    import yt_dlp
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with yt_dlp.YoutubeDL(ydl_options(settings, folder)) as ydl:
+            info = ydl.extract_info(url, download=True)
+    except yt_dlp.utils.YoutubeDLError as error:
+        raise from_yt_dlp(error) from error
+    finally:
+        (folder / "cookies.txt").unlink(missing_ok=True)
+    while info and info.get("entries"):
+        info = next(iter(info["entries"]))
+    for request in (info or {}).get("requested_downloads") or []:
+        path = Path(request["filepath"])
+        if path.is_file():
+            return path
+    raise FetchError(Status.NOT_A_VIDEO, "yt-dlp finished without a file")
+
+
+# --- all of it -------------------------------------------------------------------------------
+
+
+def fetch(
+    video: str,
+    url: str | None,
+    settings: Download,
+    folder: Path,
+    take_token: Callable[[], None],
+    wait: Callable[[int, float | None], float],
+    probe: Callable[[Path], Any],
+) -> tuple[Body, Any]:
+    """Fetch and probe one video: (body, probe result).
+
+    folder: where unfinished parts stay between runs. take_token: called before every request
+    to a site. wait(attempt, retry_after): seconds before the next try. Raises FetchError with
+    the status of the last try; the mirror's own failure is added to its detail.
+    """
+    from_here = ""
+    if settings.mirror:
+        try:
+            body = from_mirror(video, settings, folder)
+            if body is not None:
+                return body, probe(body.path)
+        except FetchError as error:
+            from_here = f"; mirror: {error}"
+            _clear(folder)
+    for attempt in range(settings.retries + 1):
+        take_token()
+        try:
+            body = from_site(video, url, settings, folder)
+            return body, probe(body.path)
+        except FetchError as error:
+            if error.status in (Status.NOT_A_VIDEO, Status.TRUNCATED, Status.CORRUPT):
+                _clear(folder)
+            again = error.status in (Status.THROTTLED, Status.NETWORK)
+            if not again or attempt == settings.retries:
+                raise FetchError(error.status, error.detail + from_here) from error
+            time.sleep(wait(attempt, error.retry_after))
+    raise AssertionError("unreachable")
+
+
+def _clear(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)

@@ -1,0 +1,105 @@
+"""Which words of yt-dlp, of a site or of the network mean which download status.
+
+The one table to mend when a site changes its wording. The first row that matches wins, so
+what is more particular stands higher.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pipelines.errors import clean_detail
+from pipelines.schemas import Status
+
+TABLE: tuple[tuple[str, Status], ...] = (
+    # Asked to prove that we are not a robot: before age and privacy, which also say "sign in".
+    (r"confirm (that )?you.?(’|')?re not a (bot|robot)", Status.BOT_CHECK),
+    (r"\bcaptcha\b|unusual traffic|automated (queries|requests)", Status.BOT_CHECK),
+    (r"protect our community", Status.BOT_CHECK),
+    # Age
+    (r"confirm your age|age.?restricted|inappropriate for some users", Status.AGE_RESTRICTED),
+    (r"only available to (signed.in )?adults", Status.AGE_RESTRICTED),
+    # Private
+    (r"private video|video is private|granted access to this video", Status.PRIVATE),
+    (r"members.only|join this channel|requires payment|premium members", Status.PRIVATE),
+    (r"login required|registered users|use --cookies", Status.PRIVATE),
+    # Place
+    (r"(in|from) your (country|location|region)", Status.GEO_BLOCKED),
+    (r"geo.?(restrict|block)", Status.GEO_BLOCKED),
+    (r"http error 451", Status.GEO_BLOCKED),
+    # Pace
+    (r"http error (429|503)|too many requests|rate.?limit", Status.THROTTLED),
+    (r"content isn.?(’|')?t available, try again later", Status.THROTTLED),
+    (r"unable to download video data: http error 403", Status.THROTTLED),
+    # Formats
+    (r"requested format is not available|no video formats found", Status.NO_FORMAT),
+    (r"only images are available|drm.protected|larger than max-filesize", Status.NO_FORMAT),
+    (r"live event (will begin|has ended)|premieres in|is not currently live", Status.NO_FORMAT),
+    # Body
+    (r"downloaded file is empty|did not get any data blocks", Status.NOT_A_VIDEO),
+    (r"content.?too.?short|bytes read, \d+ more expected|incompleteread", Status.TRUNCATED),
+    (r"unsupported url", Status.NOT_A_VIDEO),
+    # Gone: YouTube's plain "Video unavailable" is the general word, hence last of its family
+    (r"has been (removed|terminated|deleted)|account .*(terminated|closed)", Status.REMOVED),
+    (r"copyright (claim|grounds)|violat(ed|ing|ion)", Status.REMOVED),
+    (r"http error (404|410)", Status.REMOVED),
+    (r"video (is )?(unavailable|not available|no longer available)", Status.REMOVED),
+    (r"(video|page) (does not exist|not found)|no longer available", Status.REMOVED),
+    (r"http error (401|403)", Status.PRIVATE),
+    # Anything of the line in between
+    (r"http error [45]\d\d", Status.NETWORK),
+    (r"timed? ?out|connection (refused|reset|aborted|broken)|unreachable", Status.NETWORK),
+    (r"getaddrinfo|name or service|name resolution|resolve host", Status.NETWORK),
+    (r"remote end closed|transporterror|ssl|certificate|proxy", Status.NETWORK),
+    (r"unable to (download|connect)|failed to establish", Status.NETWORK),
+)
+_COMPILED = tuple((re.compile(pattern, re.IGNORECASE), status) for pattern, status in TABLE)
+
+
+class FetchError(Exception):
+    """A fetch that did not give a video."""
+
+    def __init__(self, status: Status, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{status}: {detail}")
+        self.status, self.detail, self.retry_after = status, detail, retry_after
+
+
+def status_of(text: str) -> Status:
+    """The status that a message stands for; what nobody knows is NO_FORMAT, with its words kept."""
+    for pattern, status in _COMPILED:
+        if pattern.search(text):
+            return status
+    return Status.NO_FORMAT
+
+
+def from_yt_dlp(error: BaseException) -> FetchError:
+    """Classify a yt_dlp DownloadError by its cause (`exc_info[1]`) and its words."""
+    from yt_dlp.networking.exceptions import HTTPError, TransportError
+    from yt_dlp.utils import ContentTooShortError, GeoRestrictedError
+
+    cause: BaseException = error
+    chain = [error]
+    while True:
+        info = getattr(cause, "exc_info", None)
+        inner = (info[1] if info else None) or getattr(cause, "cause", None) or cause.__cause__
+        if not isinstance(inner, BaseException) or inner in chain:
+            break
+        chain.append(inner)
+        cause = inner
+    detail = clean_detail(str(error).removeprefix("ERROR: "))
+    status = status_of(str(error))
+    retry_after = None
+    for link in chain:
+        if isinstance(link, GeoRestrictedError):
+            status = Status.GEO_BLOCKED
+        elif isinstance(link, ContentTooShortError):
+            status = Status.TRUNCATED
+        elif isinstance(link, HTTPError):
+            retry_after = _seconds(link.response.headers.get("Retry-After"))
+        elif isinstance(link, TransportError) and status == Status.NO_FORMAT:
+            status = Status.NETWORK
+    return FetchError(status, detail, retry_after)
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value and value.strip().isdigit() else None

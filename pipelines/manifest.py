@@ -1,0 +1,141 @@
+"""Read and write manifests: Parquet files whose bytes depend on their rows alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.errors import UserError
+
+ROW_GROUP = 2048
+"""Rows: small enough that a worker reads one to get at one video's clips."""
+
+
+class ManifestReader:
+    """Rows of a manifest by number, keeping the last row groups read."""
+
+    def __init__(self, url: str, columns: list[str] | None = None) -> None:
+        try:
+            self._file = pq.ParquetFile(storage.open_read(url))
+        except FileNotFoundError:
+            raise UserError(f"{url} is missing: run the stage that writes it first") from None
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{url} is not a readable manifest ({error}); delete it and rerun") from error
+        self._columns = columns
+        self._cache: dict[int, pa.Table] = {}
+        self._lock = threading.Lock()
+        self._starts = [0]
+        for i in range(self._file.num_row_groups):
+            self._starts.append(self._starts[-1] + self._file.metadata.row_group(i).num_rows)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Rows [start, stop)."""
+        groups = [
+            i
+            for i in range(self._file.num_row_groups)
+            if self._starts[i] < stop and self._starts[i + 1] > start
+        ]
+        with self._lock:
+            if any(i not in self._cache for i in groups):
+                self._cache = {i: self._file.read_row_group(i, self._columns) for i in groups}
+            table = pa.concat_tables([self._cache[i] for i in groups])
+        return table.slice(start - self._starts[groups[0]], stop - start)
+
+    def empty(self) -> pa.Table:
+        """No rows, with this manifest's columns."""
+        return self._file.schema_arrow.empty_table().select(
+            self._columns or self._file.schema_arrow.names
+        )
+
+    def groups(self, columns: list[str]) -> Iterator[tuple[int, pa.Table]]:
+        """Runs of neighbouring rows that agree in `columns`, as (first row number, rows)."""
+        start, held = 0, pa.table({})
+        for batch in self.batches():
+            table = pa.Table.from_batches([batch])
+            held = pa.concat_tables([held, table]) if len(held) else table
+            keys = held.select(columns)
+            changed = pc.not_equal(keys[0].slice(1), keys[0].slice(0, len(held) - 1))
+            for column in keys.columns[1:]:
+                differs = pc.not_equal(column.slice(1), column.slice(0, len(held) - 1))
+                changed = pc.or_(changed, differs)
+            cuts = [0, *(i + 1 for i in np.flatnonzero(changed.to_numpy()).tolist())]
+            # The last run may go on in the next batch.
+            for begin, end in pairwise(cuts):
+                yield start + begin, held.slice(begin, end - begin)
+            start += cuts[-1]
+            held = held.slice(cuts[-1])
+        if len(held):
+            yield start, held
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows in order, a row group at a time."""
+        yield from self._file.iter_batches(ROW_GROUP, columns=columns or self._columns)
+
+
+def read(url: str, columns: list[str] | None = None) -> pa.Table:
+    """A whole manifest, for those that are small enough."""
+    reader = ManifestReader(url, columns)
+    return reader.rows(0, len(reader)) if len(reader) else reader.empty()
+
+
+class ManifestWriter:
+    """Writes a manifest row group by row group; the file appears when the block ends well."""
+
+    def __init__(self, url: str, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.rows = 0
+        self._atomic = storage.atomic(url)
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+
+    def __enter__(self) -> Self:
+        self._path: Path = self._atomic.__enter__()
+        self._writer = pq.ParquetWriter(
+            self._path, self.schema, compression="zstd", compression_level=3, store_schema=True
+        )
+        return self
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows. Raises pa.ArrowInvalid where they do not fit the schema."""
+        if not table.schema.equals(self.schema):
+            table = table.cast(self.schema)
+        self._pending.append(table)
+        self._pending_rows += len(table)
+        self.rows += len(table)
+        while self._pending_rows >= ROW_GROUP:
+            self._flush(ROW_GROUP)
+
+    def _flush(self, count: int) -> None:
+        # Groups are cut at fixed row numbers, so the bytes do not tell how the rows arrived.
+        table = pa.concat_tables(self._pending)
+        self._writer.write_table(table.slice(0, count).combine_chunks(), row_group_size=ROW_GROUP)
+        rest = table.slice(count)
+        self._pending, self._pending_rows = [rest], len(rest)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._pending_rows:
+                self._flush(self._pending_rows)
+            self._writer.close()
+        except BaseException as failure:
+            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._atomic.__exit__(kind, error, trace)

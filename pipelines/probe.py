@@ -1,0 +1,300 @@
+"""Is a downloaded body a whole video? What the container and the first frame say.
+
+`probe` never trusts a name or a server: an HTML page, a picture, sound alone, a cut body and
+a container whose frames do not decode are each told apart with a status of their own.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from pipelines.schemas import Status
+
+# Containers that hold videos. Everything else that libavformat could open (pictures, text
+# art, playlists that name other files) is refused before it is parsed.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,mpegvideo,avi,flv,live_flv,asf,ogg,"
+    "ivf,h264,hevc,m4v,mxf,rm,nut,wtv,dv,obu,av1,evc,vvc"
+)
+_LONGEST = 7 * 24 * 3600  # seconds; a header that says more is wrong
+_LARGEST = 16384  # pixels a side
+_MAX_PACKETS = 256  # to find a first frame in
+_SEEN_MISSING = 2.0  # seconds that may lack at the end of a whole file
+
+_PICTURES = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"BM": "a BMP picture",
+    b"II*\x00": "a TIFF picture",
+    b"MM\x00*": "a TIFF picture",
+}
+_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV\x01", b"\x00\x00\x01\xba", b"OggS", b"0&\xb2u")
+
+
+class MediaError(Exception):
+    """A body that is no usable video.
+
+    `status` is `not_a_video`, `truncated` or `corrupt`; `detail` is one line without paths.
+    """
+
+    def __init__(self, status: Status, detail: str) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a video is. Sizes are of the upright picture, after the display rotation."""
+
+    codec: str
+    width: int
+    height: int
+    fps: float
+    """Mean frames a second; 0 where the container does not say."""
+    seconds: float
+    has_audio: bool
+    rotation: int
+    """Degrees clockwise (0, 90, 180, 270) that turn the stored picture upright."""
+    sar: Fraction
+    """Width over height of one pixel of the upright picture."""
+
+
+def probe(path: str | Path, deep: bool = False) -> Probe:
+    """Look at a video; `deep` also reads every packet up to the end.
+
+    Raises MediaError where the file is not a whole video, OSError where it cannot be read.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if not head:
+            raise MediaError(Status.NOT_A_VIDEO, "the file is empty")
+        if missing := _missing(file, head):
+            raise MediaError(Status.TRUNCATED, missing)
+    with open_container(path) as container:
+        stream = video_stream(container)
+        rotation, width, height, sar = upright(first_frame(container, stream), stream)
+        seconds = _seconds(container, stream)
+        result = Probe(
+            codec=stream.codec_context.name,
+            width=width,
+            height=height,
+            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            seconds=seconds,
+            has_audio=bool(container.streams.audio),
+            rotation=rotation,
+            sar=sar,
+        )
+        _check_end(container, stream, seconds, deep)
+    return result
+
+
+def open_container(path: str | Path) -> InputContainer:
+    """Open a file for reading.
+
+    Raises MediaError where it is no known container, OSError where it cannot be read.
+    """
+    # An absolute path cannot be taken for a URL, whatever the video is called.
+    path = Path(path).absolute()
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    try:
+        return av.open(str(path), "r", options=options, metadata_errors="replace")
+    except (FFmpegError, ValueError) as error:
+        with path.open("rb") as file:  # an unreadable file is an OSError, not a bad video
+            head = file.read(4096)
+        if known := _not_a_video(head):
+            raise MediaError(Status.NOT_A_VIDEO, known) from None
+        if head[4:8] == b"ftyp" or head.startswith(_SIGNATURES):
+            raise MediaError(Status.CORRUPT, reason(error)) from None
+        raise MediaError(Status.NOT_A_VIDEO, f"no known container: {reason(error)}") from None
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """Pick the moving pictures of a container and leave all other packets unread.
+
+    They are decoded in one thread: many workers share a machine, and frames come out alike.
+    Raises MediaError where there are none.
+    """
+    still = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    moving = [s for s in container.streams.video if not s.disposition & still]
+    if not moving:
+        held = "sound alone" if container.streams.audio else "no video stream"
+        raise MediaError(Status.NOT_A_VIDEO, f"the container holds {held}")
+    stream = moving[0]
+    if stream.codec_context is None:
+        raise MediaError(Status.CORRUPT, "the codec of the video is unknown")
+    stream.codec_context.thread_count = 1
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return stream
+
+
+def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
+    """Decode up to the first picture. Raises MediaError where none comes."""
+    failure = "no frame decodes"
+    try:
+        for count, packet in enumerate(container.demux(stream)):
+            try:
+                for frame in packet.decode():
+                    return _sane(frame)
+            except FFmpegError as error:
+                failure = f"no frame decodes: {reason(error)}"
+            if count > _MAX_PACKETS:
+                break
+    except FFmpegError as error:
+        failure = f"no frame can be read: {reason(error)}"
+    raise MediaError(Status.CORRUPT, failure)
+
+
+def upright(frame: VideoFrame, stream: VideoStream) -> tuple[int, int, int, Fraction]:
+    """Rotation (degrees clockwise), width, height and pixel aspect once shown upright."""
+    rotation = round(-frame.rotation / 90) * 90 % 360
+    sar = stream.sample_aspect_ratio or Fraction(1)
+    if not Fraction(1, 16) <= sar <= 16:
+        sar = Fraction(1)
+    if rotation % 180:
+        return rotation, frame.height, frame.width, 1 / sar
+    return rotation, frame.width, frame.height, sar
+
+
+def reason(error: BaseException) -> str:
+    """The tool's own words on one line, without the path that libav appends to them."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(words).split())[:200]
+
+
+def _sane(frame: VideoFrame) -> VideoFrame:
+    if not (0 < frame.width <= _LARGEST and 0 < frame.height <= _LARGEST):
+        raise MediaError(Status.CORRUPT, f"the picture is {frame.width}x{frame.height}")
+    return frame
+
+
+def _seconds(container: InputContainer, stream: VideoStream) -> float:
+    """Length of the video; 0 where the container does not say. Raises MediaError."""
+    seconds = 0.0
+    if stream.duration and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    if seconds <= 0 and container.duration:
+        seconds = container.duration / av.time_base
+    if not 0 <= seconds <= _LONGEST:
+        raise MediaError(Status.CORRUPT, f"the header says {seconds:.3g} seconds")
+    return seconds
+
+
+def _check_end(container: InputContainer, stream: VideoStream, seconds: float, deep: bool) -> None:
+    """Read the last packets: a container may promise more than it holds. Raises MediaError."""
+    assert stream.time_base is not None
+    indexed = "mp4" in container.format.name  # its length is that of its index, checked above
+    if (indexed and not deep) or not seconds:
+        return
+    start = stream.start_time or 0
+    last = None
+    try:
+        if not deep:
+            near = start + int((seconds - 2 * _SEEN_MISSING) / stream.time_base)
+            container.seek(max(start, near), stream=stream)
+        for packet in container.demux(stream):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is not None:
+                last = max(stamp, stamp if last is None else last)
+    except FFmpegError as error:
+        raise MediaError(Status.TRUNCATED, f"the end cannot be read: {reason(error)}") from None
+    end = 0.0 if last is None else float((last - start) * stream.time_base)
+    if end < min(seconds - _SEEN_MISSING, seconds * 0.98):
+        detail = f"the header says {seconds:.1f} s, the pictures end at {end:.1f} s"
+        raise MediaError(Status.TRUNCATED, detail)
+
+
+def _not_a_video(head: bytes) -> str | None:
+    """Name what a body is that is no video, from its first bytes."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:512].lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
+        return "an HTML page"
+    if text.startswith(b"<?xml") or text.startswith(b"<"):
+        return "an HTML page" if b"<html" in text else "an XML document"
+    if text.startswith((b"{", b"[")):
+        return "a JSON document"
+    if head[8:12] == b"WEBP":
+        return "a WebP picture"
+    for magic, name in _PICTURES.items():
+        if head.startswith(magic):
+            return name
+    if not head.strip(b"\0"):
+        return "nothing but zero bytes"
+    return None
+
+
+def _missing(file: BinaryIO, head: bytes, /) -> str | None:
+    """What a container promises beyond the end of its file, or None.
+
+    Sizes stand in the outermost boxes of MP4, in the EBML segment of Matroska and in RIFF.
+    """
+    size = file.seek(0, 2)
+    promised = None
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        promised = _matroska_end(head)
+    elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        promised = 8 + int.from_bytes(head[4:8], "little")
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
+        kinds = set()
+        for kind, end in _boxes(file, size):
+            kinds.add(kind)
+            promised = end
+        if (promised or 0) <= size and b"moov" not in kinds:
+            return "there is no moov box: the file was cut before its index"
+    if promised is not None and promised > size:
+        return f"the container promises {promised} bytes, the file has {size}"
+    return None
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Kind and end of the outermost boxes of an MP4 or QuickTime file."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length, kind = struct.unpack(">I4s", header[:8])
+        if length == 1 and len(header) == 16:
+            (length,) = struct.unpack(">Q", header[8:])
+        elif length == 0:
+            length = size - at
+        if length < 8 or not kind.isalnum():
+            return  # padding, or no box at all: the demuxer judges
+        at += length
+        yield kind, at
+
+
+def _matroska_end(head: bytes) -> int | None:
+    """Where the segment of a Matroska file ends, None where it does not say."""
+    with suppress(IndexError):
+        length, at = _ebml_size(head, 4)
+        if length is None or head[at + length : at + length + 4] != b"\x18S\x80g":
+            return None
+        body, at = _ebml_size(head, at + length + 4)
+        return None if body is None else at + body
+    return None
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
+    """An EBML size at an offset, None for unknown, and the offset behind it."""
+    width = 9 - data[at].bit_length()
+    if width > 8:
+        return None, at + 1
+    value = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
+    return (None if value == (1 << 7 * width) - 1 else value), at + width

@@ -1,0 +1,1 @@
+"""The embedded sample corpus of `make demo`: built from package photographs, served on loopback."""

@@ -1,0 +1,49 @@
+"""Builds and serves the sample corpus.
+
+python -m pipelines.sample build ROOT
+python -m pipelines.sample serve ROOT [--port N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pipelines.sample import corpus, server
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Build the sample corpus, or serve it as a video site on this machine alone."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.sample", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="make videos and annotations in ROOT (a minute)")
+    build.add_argument("root", type=Path)
+    build.add_argument("--seed", type=int, default=0)
+    serve = commands.add_parser("serve", help="serve ROOT's videos, faults included")
+    serve.add_argument("root", type=Path)
+    serve.add_argument("--port", type=int, default=8998, help="0 picks a free one")
+    serve.add_argument("--log", action="store_true", help="a line per request on stderr")
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "serve":
+            made = corpus.load(args.root)
+            return server.serve(made.video_folder, made.faults, args.port, args.log)
+        made = corpus.build(args.root, args.seed, report=lambda name: _say(f"  {name}"))
+    except corpus.SampleError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"error: cannot write {error.filename or args.root}: {error.strerror}\n")
+        return 1
+    _say(f"{len(made.videos)} videos and {len(made.clips)} clips in {args.root}")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,390 @@
+"""The pyarrow schema of every manifest, and the one vocabulary of statuses.
+
+A manifest is a Parquet file with one row per input row of its stage, `ok` or with a typed
+status and the tool's own words in `detail`. Downstream stages read only the `ok` rows, so
+the row counts form a funnel from the catalog to the shards:
+
+    catalog (a row per annotated clip) -> downloads (a row per video of it)
+    catalog `ok` -> crops -> `ok` -> landmarks -> `ok` -> index (a row per clip in a shard)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class Status(StrEnum):
+    """What became of one row. The wording is stable: people grep and script on it."""
+
+    OK = "ok"
+    # catalog
+    BAD_ANNOTATION = "bad_annotation"
+    FILTERED = "filtered"
+    EXCLUDED = "excluded"
+    # download
+    REMOVED = "removed"
+    PRIVATE = "private"
+    GEO_BLOCKED = "geo_blocked"
+    AGE_RESTRICTED = "age_restricted"
+    BOT_CHECK = "bot_check"
+    THROTTLED = "throttled"
+    NETWORK = "network"
+    NO_FORMAT = "no_format"
+    NOT_A_VIDEO = "not_a_video"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    DEFERRED = "deferred"
+    # crop
+    SOURCE_MISSING = "source_missing"
+    OUT_OF_RANGE = "out_of_range"
+    DECODE_ERROR = "decode_error"
+    TOO_SMALL = "too_small"
+    SCENE_CUT = "scene_cut"
+    TOO_SHORT = "too_short"
+    # landmarks
+    NO_FACE = "no_face"
+    WRONG_FACE = "wrong_face"
+    LOW_CONFIDENCE = "low_confidence"
+    BLURRED = "blurred"
+    EXTREME_POSE = "extreme_pose"
+    FEW_FRAMES = "few_frames"
+    # any stage: a fault of ours, never of the data
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(frozen=True)
+class StatusInfo:
+    """What a status means and what a person does about it."""
+
+    stage: str
+    transient: bool
+    """A later try may succeed with nothing changed: what `--retry transient` redoes."""
+    meaning: str
+    remedy: str
+
+
+STATUS: dict[Status, StatusInfo] = {
+    Status.OK: StatusInfo("every stage", False, "Done.", "Nothing."),
+    Status.BAD_ANNOTATION: StatusInfo(
+        "catalog",
+        False,
+        "An annotation could not be read; `detail` names the file and the line.",
+        "Mend the file or fetch it again, then rerun the catalog.",
+    ),
+    Status.FILTERED: StatusInfo(
+        "catalog",
+        False,
+        "The clip misses a threshold of `catalog.filters` in params.yaml.",
+        "Loosen the filter if the clip should stay.",
+    ),
+    Status.EXCLUDED: StatusInfo(
+        "catalog, download",
+        False,
+        "Named in takedowns.csv: the person, the video or the clip was taken out.",
+        "Nothing; this is on purpose. Identifiers are replaced by a digest.",
+    ),
+    Status.REMOVED: StatusInfo(
+        "download",
+        False,
+        "The site says the video is gone.",
+        "Nothing on the site's side; a mirror (`download.mirror`) may still hold it.",
+    ),
+    Status.PRIVATE: StatusInfo(
+        "download",
+        False,
+        "The owner made the video private or for members only.",
+        "Cookies of an account that may see it (`download.cookies`), or a mirror.",
+    ),
+    Status.GEO_BLOCKED: StatusInfo(
+        "download",
+        False,
+        "Not available in the country of this address.",
+        "A proxy elsewhere (`download.proxy`), then `--retry geo_blocked`.",
+    ),
+    Status.AGE_RESTRICTED: StatusInfo(
+        "download",
+        False,
+        "The site wants a signed-in adult.",
+        "Cookies of a signed-in account (`download.cookies`), then `--retry age_restricted`.",
+    ),
+    Status.BOT_CHECK: StatusInfo(
+        "download",
+        True,
+        "The site asked for proof of not being a bot; the run stopped asking.",
+        "Fresh cookies, a lower `download.per_minute` or another address, then "
+        "`--retry transient`.",
+    ),
+    Status.THROTTLED: StatusInfo(
+        "download",
+        True,
+        "The site answered 429 or 503 through every back-off.",
+        "Lower `download.per_minute`, wait, then `--retry transient`.",
+    ),
+    Status.NETWORK: StatusInfo(
+        "download",
+        True,
+        "The connection failed: name look-up, refused, reset, timed out, or a 5xx answer.",
+        "Check the network and proxy, then `--retry transient`.",
+    ),
+    Status.NO_FORMAT: StatusInfo(
+        "download",
+        False,
+        "No format of the video satisfies `download.format` and `download.max_height`, or "
+        "the address holds no video that yt-dlp knows how to read.",
+        "Loosen the format; update yt-dlp and its JavaScript runtime.",
+    ),
+    Status.NOT_A_VIDEO: StatusInfo(
+        "download",
+        False,
+        "The body is not a video: an HTML page, a picture, an empty file or audio alone.",
+        "Open the link in a browser; often a login or consent page.",
+    ),
+    Status.TRUNCATED: StatusInfo(
+        "download",
+        True,
+        "The file ends before the length that its header or the server promised.",
+        "`--retry truncated`; if it comes back, the site's copy is cut.",
+    ),
+    Status.CORRUPT: StatusInfo(
+        "download",
+        False,
+        "The container opens but its frames do not decode.",
+        "`--retry corrupt` fetches it again; else another mirror.",
+    ),
+    Status.DEFERRED: StatusInfo(
+        "download",
+        True,
+        "Not asked for: the bot-check breaker stopped the run first.",
+        "Run the stage again; deferred videos are always taken up.",
+    ),
+    Status.SOURCE_MISSING: StatusInfo(
+        "crop",
+        False,
+        "The video of this clip was not downloaded; `detail` repeats its status.",
+        "See that status; the clip follows by itself once the video is there.",
+    ),
+    Status.OUT_OF_RANGE: StatusInfo(
+        "crop",
+        False,
+        "The annotated frames lie beyond the end of the video.",
+        "The upload was cut or replaced since the annotation; nothing to do.",
+    ),
+    Status.DECODE_ERROR: StatusInfo(
+        "crop",
+        False,
+        "The decoder failed inside the clip.",
+        "The video is damaged at that point; another mirror may hold a better copy.",
+    ),
+    Status.TOO_SMALL: StatusInfo(
+        "crop",
+        False,
+        "The face is smaller than `crop.min_face` pixels in the source.",
+        "Raise `download.max_height` or lower `crop.min_face`.",
+    ),
+    Status.SCENE_CUT: StatusInfo(
+        "crop",
+        False,
+        "The picture cuts to another scene inside the clip.",
+        "Raise `crop.scene_threshold` if the verdict is wrong; 0 turns the check off.",
+    ),
+    Status.TOO_SHORT: StatusInfo(
+        "crop",
+        False,
+        "The clip has fewer than `crop.min_frames` frames at 25 fps.",
+        "Lower `crop.min_frames` if such clips are wanted.",
+    ),
+    Status.NO_FACE: StatusInfo(
+        "landmarks",
+        False,
+        "No frame of the clip shows a face to the detector.",
+        "Look at the clip; the other backend may see it (`landmarks.backend`).",
+    ),
+    Status.WRONG_FACE: StatusInfo(
+        "landmarks",
+        False,
+        "The face found does not overlap the annotated one.",
+        "Look at the clip: two people, or an annotation of another upload.",
+    ),
+    Status.LOW_CONFIDENCE: StatusInfo(
+        "landmarks",
+        False,
+        "The landmarks' mean confidence is below `landmarks.min_confidence`.",
+        "Lower the threshold if the landmarks look right.",
+    ),
+    Status.BLURRED: StatusInfo(
+        "landmarks",
+        False,
+        "The face's median sharpness is below `landmarks.min_sharpness`.",
+        "Lower the threshold, or raise `download.max_height` for better sources.",
+    ),
+    Status.EXTREME_POSE: StatusInfo(
+        "landmarks",
+        False,
+        "The median head pose is beyond `landmarks.max_yaw`, `max_pitch` or `max_roll`.",
+        "Raise the limit if profiles are wanted.",
+    ),
+    Status.FEW_FRAMES: StatusInfo(
+        "landmarks",
+        False,
+        "Too small a share of the frames has landmarks (`landmarks.min_detected`).",
+        "Lower the threshold; often the face leaves the picture.",
+    ),
+    Status.INTERNAL_ERROR: StatusInfo(
+        "every stage",
+        True,
+        "A fault in Likeness itself; `detail` holds the exception.",
+        "Please report it; `--retry internal_error` tries again.",
+    ),
+}
+
+TRANSIENT = frozenset(s for s, info in STATUS.items() if info.transient)
+FAILURES = frozenset(s for s in Status if s not in (Status.OK, Status.FILTERED, Status.EXCLUDED))
+
+
+def parse_statuses(words: Iterable[str]) -> frozenset[Status]:
+    """Turn `transient`, `failed` or status names into a set of statuses.
+
+    Raises ValueError with the known names for anything else.
+    """
+    chosen: set[Status] = set()
+    for word in words:
+        if word == "transient":
+            chosen |= TRANSIENT
+        elif word == "failed":
+            chosen |= FAILURES
+        elif word in set(Status) and word != Status.OK:
+            chosen.add(Status(word))
+        else:
+            names = ", ".join(s for s in Status if s != Status.OK)
+            raise ValueError(f"unknown status {word!r}; use transient, failed or any of: {names}")
+    return frozenset(chosen)
+
+
+BOX = pa.list_(pa.float32(), 4)
+"""x, y, width, height."""
+
+_CLIP_ID = [
+    pa.field("key", pa.string(), False),
+    pa.field("source", pa.string(), False),
+    pa.field("person", pa.string(), False),
+    pa.field("video", pa.string(), False),
+    pa.field("utterance", pa.string(), False),
+]
+# Where the clip goes. Only the catalog and the index know it, so that another split or another
+# number of shards redoes no crop and no landmark.
+_PLACE = [pa.field("split", pa.string(), False), pa.field("shard", pa.string(), False)]
+IDENTITY = [field.name for field in _CLIP_ID]
+_VERDICT = [pa.field("status", pa.string(), False), pa.field("detail", pa.string(), False)]
+
+CATALOG = pa.schema(
+    [
+        *_CLIP_ID,
+        *_PLACE,
+        # Annotated frames [first_frame, first_frame + frames) at `fps`; fps null: frames of
+        # the video as it is, counted from the first keyframe at or after `segment_start`
+        # seconds. frames null: the whole file.
+        pa.field("first_frame", pa.int32()),
+        pa.field("frames", pa.int32()),
+        pa.field("fps", pa.float64()),
+        pa.field("segment_start", pa.float64()),
+        # One box, or one per frame; null: the whole picture. Fractions of the picture where
+        # box_height is null, else pixels of a picture that many lines high.
+        pa.field("boxes", pa.list_(BOX)),
+        pa.field("box_height", pa.int32()),
+        # `crop_ready`: the box is the final crop (HDTF, TalkingHead-1KH): no margin is added.
+        pa.field("crop_ready", pa.bool_(), False),
+        pa.field("url", pa.string()),
+        pa.field("media", pa.string()),
+        pa.field("offset", pa.int32()),
+        pa.field("fv_conf", pa.float32()),
+        pa.field("asd_conf", pa.float32()),
+        *_VERDICT,
+    ]
+)
+
+DOWNLOADS = pa.schema(
+    [
+        pa.field("source", pa.string(), False),
+        pa.field("video", pa.string(), False),
+        *_VERDICT,
+        pa.field("origin", pa.string()),  # site, mirror or local
+        pa.field("url", pa.string()),  # where it was asked for; secrets redacted
+        pa.field("path", pa.string()),  # relative to paths.work unless absolute or a URL
+        pa.field("sha256", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("codec", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("fps", pa.float64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("has_audio", pa.bool_()),
+    ]
+)
+
+CROPS = pa.schema(
+    [
+        *_CLIP_ID,
+        *_VERDICT,
+        pa.field("path", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("first_frame", pa.int32()),  # on the 25 fps grid of the source
+        pa.field("frames", pa.int32()),
+        pa.field("size", pa.int32()),
+        pa.field("has_audio", pa.bool_()),
+        pa.field("policy", pa.string()),
+        # Pixels of the upright source picture: one box for the policy `clip`, one per output
+        # frame for `track`. source_x = x + crop_x * width / size.
+        pa.field("crop_boxes", pa.list_(BOX)),
+        # The annotated face in pixels of the crop, one per output frame (or one for all).
+        pa.field("face_boxes", pa.list_(BOX)),
+        pa.field("padding", pa.float32()),  # share of the crop outside the picture, 0..1
+        pa.field("scene_score", pa.float32()),
+        pa.field("source_width", pa.int32()),
+        pa.field("source_height", pa.int32()),
+        pa.field("source_fps", pa.float64()),
+        pa.field("source_sha256", pa.string()),
+    ]
+)
+
+LANDMARKS = pa.schema(
+    [
+        *_CLIP_ID,
+        *_VERDICT,
+        pa.field("path", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("backend", pa.string()),
+        pa.field("frames", pa.int32()),
+        pa.field("detected", pa.int32()),  # frames with a face
+        pa.field("confidence", pa.float32()),  # mean over detected frames, 0..1
+        pa.field("sharpness", pa.float32()),  # median variance of the Laplacian over the face
+        pa.field("face_size", pa.float32()),  # median side of the landmarks' box, crop pixels
+        pa.field("yaw", pa.float32()),  # medians, degrees
+        pa.field("pitch", pa.float32()),
+        pa.field("roll", pa.float32()),
+        pa.field("overlap", pa.float32()),  # mean share of the landmarks inside the annotated box
+        pa.field("crop_path", pa.string()),
+        pa.field("crop_sha256", pa.string()),
+    ]
+)
+
+INDEX = pa.schema(
+    [
+        *_CLIP_ID,
+        *_PLACE,
+        pa.field("shard_sha256", pa.string(), False),
+        pa.field("shard_bytes", pa.int64(), False),
+        pa.field("frames", pa.int32(), False),  # landmark rows
+        pa.field("frame_numbers", pa.list_(pa.int32()), False),  # which frames are stored
+        pa.field("frame_offsets", pa.list_(pa.int64()), False),  # of the JPEG bytes in the tar
+        pa.field("frame_sizes", pa.list_(pa.int32()), False),
+        pa.field("landmarks_offset", pa.int64(), False),  # of KEY.landmarks.npy
+        pa.field("landmarks_size", pa.int32(), False),
+        pa.field("json_offset", pa.int64(), False),
+        pa.field("json_size", pa.int32(), False),
+    ]
+)

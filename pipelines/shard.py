@@ -1,0 +1,351 @@
+"""Shard: write the clips that passed into WebDataset tars and index every member.
+
+Reads catalog.parquet, crops.parquet and landmarks.parquet, writes
+shards/<split>/<source>-<split>-<bucket>.tar and index.parquet. A tar's bytes depend on its
+clips alone, so a late download or a takedown rewrites one tar, and tars that are still right
+are kept as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from pipelines import clips, engine, storage
+from pipelines.errors import StopStage
+from pipelines.manifest import ROW_GROUP, ManifestReader, ManifestWriter
+from pipelines.params import Params
+from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, Status
+
+STAGE = "shard"
+VERSION = 1
+"""Raise when the same clips would give other tar bytes."""
+
+CROP_FACTS = ["first_frame", "size", "policy", "crop_boxes", "padding", "source_width"]
+CROP_FACTS += ["source_height", "source_fps", "source_sha256"]
+LANDMARK_FACTS = ["path", "sha256", "backend", "frames", "detected", "confidence", "sharpness"]
+LANDMARK_FACTS += ["face_size", "yaw", "pitch", "roll", "crop_path", "crop_sha256"]
+CATALOG_FACTS = ["split", "shard", "offset", "fv_conf", "asd_conf"]
+SPLITS = ("train", "val", "test")
+PASS_ROWS = 200_000
+"""Clips planned at once: bounds the driver's memory."""
+Row = dict[str, Any]
+
+
+def plan_schema() -> pa.Schema:
+    """One row per clip that goes into a tar, ordered by shard: what a worker needs to know."""
+    return pa.schema(
+        [INDEX.field(name) for name in IDENTITY]
+        + [CATALOG.field(name) for name in CATALOG_FACTS]
+        + [CROPS.field(name) for name in CROP_FACTS]
+        + [LANDMARKS.field(name) for name in LANDMARK_FACTS]
+    )
+
+
+# --- the driver's side -----------------------------------------------------------------------
+
+
+def _joined(params: Params) -> Iterator[pa.Table]:
+    """Clips with landmarks, in catalog order, with what catalog and crops know of them."""
+    paths = params.paths
+    ok = {"catalog": ["status", *IDENTITY, *CATALOG_FACTS], "crop": ["status", *CROP_FACTS]}
+    ok["landmarks"] = ["status", *LANDMARK_FACTS]
+    streams = {
+        stage: _Stream(ManifestReader(paths.manifest(stage), columns))
+        for stage, columns in ok.items()
+    }
+    # Each manifest has one row per ok row of the one before, in the same order, so the ok rows
+    # of the catalog line up with all crops, and the ok crops with all landmarks.
+    while len(catalog := streams["catalog"].take_ok(ROW_GROUP)):
+        crops = streams["crop"].take(len(catalog))
+        passed = pc.equal(crops["status"], "ok")
+        catalog, crops = catalog.filter(passed), crops.filter(passed)
+        landmarks = streams["landmarks"].take(len(crops))
+        passed = pc.equal(landmarks["status"], "ok")
+        tables = [t.filter(passed).drop_columns(["status"]) for t in (catalog, crops, landmarks)]
+        columns = {name: t[name] for t in tables for name in t.column_names}
+        yield pa.table(columns).select(plan_schema().names).cast(plan_schema())
+
+
+class _Stream:
+    """Takes rows off a manifest in whatever portions the join needs."""
+
+    def __init__(self, reader: ManifestReader) -> None:
+        self._reader, self._at = reader, 0
+
+    def take(self, count: int) -> pa.Table:
+        if self._at + count > len(self._reader):
+            raise StopStage("shard: the manifests do not belong together; run `dvc repro`")
+        table = self._reader.rows(self._at, self._at + count) if count else self._empty()
+        self._at += count
+        return table
+
+    def take_ok(self, count: int) -> pa.Table:
+        """The ok rows among the next `count`, looking on until there is one or the end."""
+        while self._at < len(self._reader):
+            table = self.take(min(count, len(self._reader) - self._at))
+            table = table.filter(pc.equal(table["status"], "ok"))
+            if len(table):
+                return table
+        return self._empty()
+
+    def _empty(self) -> pa.Table:
+        return self._reader.empty()
+
+
+def _write_plan(params: Params, url: str) -> list[tuple[str, int, int, str]]:
+    """Write the plan; returns (shard, start, stop, digest of its clips) for every tar."""
+    counts: dict[str, int] = {}
+    for table in _joined(params):
+        for entry in table["shard"].value_counts().to_pylist():
+            counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    shards: list[tuple[str, int, int, str]] = []
+    with ManifestWriter(url, plan_schema()) as writer:
+        for names in _portions(counts):
+            wanted = pa.array(names)
+            tables = [t.filter(pc.is_in(t["shard"], wanted)) for t in _joined(params)]
+            plan = pa.concat_tables(tables).sort_by([("shard", "ascending"), ("key", "ascending")])
+            at = 0
+            for name in names:
+                rows = plan.slice(at, counts[name])
+                start = writer.rows + at
+                content = storage.digest(rows.drop_columns(["path", "crop_path"]).to_pylist())
+                shards.append((name, start, start + len(rows), content))
+                at += len(rows)
+            writer.write(plan)
+    return shards
+
+
+def _portions(counts: dict[str, int]) -> Iterator[list[str]]:
+    names: list[str] = []
+    for name in sorted(counts):
+        if names and sum(counts[n] for n in names) + counts[name] > PASS_ROWS:
+            yield names
+            names = []
+        names.append(name)
+    if names:
+        yield names
+
+
+def prepare(params: Params) -> engine.Job:
+    """One item per tar."""
+    work = params.paths.work
+    with storage.scratch_folder(work) as scratch:
+        shards = _write_plan(params, str(scratch / "plan.parquet"))
+        plan = f"plans/{storage.sha256(scratch / 'plan.parquet')[:16]}.parquet"
+        storage.publish(scratch / "plan.parquet", storage.join(work, plan))
+    settings = (params.shard.frames, params.shard.jpeg_quality)
+    items = []
+    for name, start, stop, content in shards:
+        fingerprint = storage.digest(STAGE, VERSION, *settings, name, content)
+        items.append(engine.Item(name, fingerprint, start, stop, stop - start))
+    wanted = {item.name for item in items}
+
+    def finish() -> None:
+        for name in _tars(params):
+            if name not in wanted:
+                storage.remove(tar_url(params, name))
+                storage.remove(tar_url(params, name) + ".sha256")
+        storage.remove(storage.join(work, plan))
+
+    return engine.Job(
+        stage=STAGE,
+        params=params,
+        schema=INDEX,
+        worker=ShardWorker(params, storage.join(work, plan)),
+        items=items,
+        unit="clips",
+        max_failed=0.0,
+        finish=finish,
+        is_done=lambda rows: _intact(params, rows),
+    )
+
+
+def tar_url(params: Params, shard: str) -> str:
+    """Where a shard's tar lives; its split stands before the bucket in its name."""
+    split = shard.rsplit("-", 2)[1]
+    return storage.join(params.paths.data, "shards", split, f"{shard}.tar")
+
+
+def _tars(params: Params) -> Iterator[str]:
+    for split in SPLITS:
+        folder = storage.join(params.paths.data, "shards", split)
+        for name in storage.names(folder):
+            if name.endswith(".tar") and not name.startswith("."):
+                yield name.removesuffix(".tar")
+
+
+def _intact(params: Params, rows: pa.Table) -> bool:
+    """Whether the tar that a record speaks of is still the one under that name."""
+    row = rows.slice(0, 1).to_pylist()[0]
+    url = tar_url(params, row["shard"])
+    try:
+        said = storage.read_bytes(url + ".sha256").decode()
+        return said == _checksum_line(row) and storage.size(url) == row["shard_bytes"]
+    except FileNotFoundError:
+        return False
+
+
+def _checksum_line(row: Row) -> str:
+    """The sidecar's text, as `sha256sum --check` reads it."""
+    return f"{row['shard_sha256']}  {row['shard']}.tar\n"
+
+
+# --- the worker's side -----------------------------------------------------------------------
+
+
+class ShardWorker:
+    """Writes one tar."""
+
+    threads = 1
+
+    def __init__(self, params: Params, plan: str) -> None:
+        self._params, self._plan_url = params, plan
+
+    def setup(self) -> None:
+        """Open the plan."""
+        self._plan = ManifestReader(self._plan_url)
+
+    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+        """A tar is whole or not there: no row can stand for a part of it."""
+        raise StopStage(f"shard: {item.name}: {status}: {detail}")
+
+    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+        """Write the tar of one shard and index its members."""
+        path = scratch / f"{item.name}.tar"
+        rows: list[Row] = []
+        with path.open("wb") as file:
+            writer = TarWriter(file)
+            for clip in self._plan.rows(item.start, item.stop).to_pylist():
+                rows.append(self._add(writer, clip, scratch))
+            writer.close()
+        sha256, size = storage.sha256(path), path.stat().st_size
+        facts = {"shard_sha256": sha256, "shard_bytes": size}
+        url = tar_url(self._params, item.name)
+        # The checksum goes first and comes last: while it stands, it tells the truth.
+        storage.remove(url + ".sha256")
+        storage.publish(path, url)
+        storage.write_bytes(url + ".sha256", _checksum_line(facts | {"shard": item.name}).encode())
+        return pa.Table.from_pylist([row | facts for row in rows], schema=INDEX)
+
+    def _add(self, writer: TarWriter, clip: Row, scratch: Path) -> Row:
+        work, settings = self._params.paths.work, self._params.shard
+        numbers = clips.even_numbers(clip["frames"], settings.frames)
+        try:
+            with storage.local_copy(storage.join(work, clip["crop_path"]), scratch) as path:
+                frames = clips.read_frames(path, numbers)
+            arrays = clips.unpack_arrays(storage.read_bytes(storage.join(work, clip["path"])))
+        except FileNotFoundError as error:
+            raise StopStage(
+                f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "
+                "folder: run the stages that made it again (`dvc repro -f crop`)"
+            ) from None
+        key = clip["key"]
+        spans = [
+            writer.add(f"{key}.{at:03d}.jpg", _jpeg(frame, settings.jpeg_quality))
+            for at, frame in enumerate(frames)
+        ]
+        landmarks = io.BytesIO()
+        np.save(landmarks, arrays["points"].astype("<f4"), allow_pickle=False)
+        landmarks_span = writer.add(f"{key}.landmarks.npy", landmarks.getvalue())
+        facts = _facts(clip, numbers)
+        text = json.dumps(facts, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        json_span = writer.add(f"{key}.json", text.encode())
+        return {name: clip[name] for name in [*IDENTITY, "split", "shard", "frames"]} | {
+            "frame_numbers": numbers,
+            "frame_offsets": [offset for offset, _ in spans],
+            "frame_sizes": [size for _, size in spans],
+            "landmarks_offset": landmarks_span[0],
+            "landmarks_size": landmarks_span[1],
+            "json_offset": json_span[0],
+            "json_size": json_span[1],
+        }
+
+
+def _facts(clip: Row, numbers: list[int]) -> Row:
+    """What KEY.json tells: identity, where in the source, box, quality, provenance."""
+    boxes = clip["crop_boxes"]
+    return {
+        "key": clip["key"],
+        "source": clip["source"],
+        "person": clip["person"],
+        "video": clip["video"],
+        "utterance": clip["utterance"],
+        "split": clip["split"],
+        "fps": 25,
+        "first_frame": clip["first_frame"],
+        "frames": clip["frames"],
+        "frame_numbers": numbers,
+        "start_seconds": clip["first_frame"] / 25,
+        "crop": {"policy": clip["policy"], "size": clip["size"], "boxes": boxes}
+        | {"padding": _short(clip["padding"])},
+        "source_video": {
+            "width": clip["source_width"],
+            "height": clip["source_height"],
+            "fps": _short(clip["source_fps"]),
+            "sha256": clip["source_sha256"],
+        },
+        "quality": {
+            name: _short(clip[name])
+            for name in ("confidence", "sharpness", "face_size", "yaw", "pitch", "roll")
+        }
+        | {"detected": clip["detected"]},
+        "annotation": {
+            name: _short(clip[name]) for name in ("offset", "fv_conf", "asd_conf")
+        },
+        "landmarks": {"backend": clip["backend"], "points": 68, "sha256": clip["sha256"]},
+        "crop_sha256": clip["crop_sha256"],
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or value != value else round(value, 4)
+
+
+def _jpeg(frame: clips.Frames, quality: int) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(frame).save(sink, "JPEG", quality=quality, subsampling=0)
+    return sink.getvalue()
+
+
+class TarWriter:
+    """A plain ustar writer that knows where each member's bytes lie; no clock, no owner."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self._file = file
+
+    def add(self, name: str, data: bytes) -> tuple[int, int]:
+        """Append a member; returns (offset of its bytes in the tar, their number)."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = len(data), 0o644, 0
+        self._file.write(info.tobuf(tarfile.PAX_FORMAT))
+        offset = self._file.tell()
+        self._file.write(data)
+        self._file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        return offset, len(data)
+
+    def close(self) -> None:
+        """Write the end-of-archive blocks, padded to tar's record size."""
+        self._file.write(bytes(2 * tarfile.BLOCKSIZE))
+        self._file.write(bytes(-self._file.tell() % tarfile.RECORDSIZE))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.shard`."""
+    return engine.main(prepare, __doc__ or "", argv)
+
+
+if __name__ == "__main__":
+    from pipelines.shard import main
+
+    sys.exit(main())

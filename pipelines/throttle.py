@@ -1,0 +1,94 @@
+"""Manners towards a site: a token bucket and a circuit breaker shared by all processes of a machine.
+
+Sites count requests by address, so the state belongs to the machine, not to the process: it
+lives in small locked files of the temporary folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def state_file(kind: str, name: str) -> Path:
+    """The machine-wide state file of a bucket or breaker, apart for each user."""
+    short = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"likeness-{kind}-{os.getuid()}-{short}.json"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's JSON object, written back before the lock is released."""
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        try:
+            state = json.loads(file.read() or "{}")
+        except json.JSONDecodeError:
+            state = {}
+        yield state
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(state))
+
+
+@dataclass(frozen=True)
+class TokenBucket:
+    """At most `burst` starts at once and `per_minute` in the long run."""
+
+    path: Path
+    per_minute: float
+    burst: int
+
+    def take(self) -> None:
+        """Wait for a token."""
+        time.sleep(self.reserve(time.time()))
+
+    def reserve(self, now: float) -> float:
+        """Take a token, from the future if need be; returns the seconds to wait for it."""
+        rate = self.per_minute / 60
+        with _locked(self.path) as state:
+            tokens = state.get("tokens", float(self.burst))
+            elapsed = max(0.0, now - state.get("at", now))
+            tokens = min(float(self.burst), tokens + elapsed * rate)
+            state["tokens"], state["at"] = tokens - 1, now
+        return max(0.0, (1 - tokens) / rate)
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """Opens after `limit` bot-checks and stays open for the rest of the run."""
+
+    path: Path
+    limit: int
+
+    def trip(self) -> None:
+        """Count one bot-check."""
+        with _locked(self.path) as state:
+            state["trips"] = state.get("trips", 0) + 1
+
+    def is_open(self) -> bool:
+        """Whether to stop asking."""
+        if not self.path.exists():
+            return False
+        with _locked(self.path) as state:
+            return bool(state.get("trips", 0) >= self.limit)
+
+
+def backoff(first: float, attempt: int, retry_after: float | None = None) -> float:
+    """Seconds before retry number `attempt` (0 is the first): exponential with jitter.
+
+    A server's Retry-After is honoured, up to five minutes.
+    """
+    wait = first * 2**attempt * random.uniform(0.5, 1.5)
+    return max(wait, min(retry_after or 0.0, 300.0))

@@ -1,0 +1,211 @@
+"""Verify: re-read everything and stop at the first lie.
+
+Checks that every manifest accounts for the rows of the one before it, that every tar is whole
+and has the recorded length and sha256, that its members are the indexed ones at the indexed
+offsets, in order, with no clock and no owner, that every picture, landmark array and json
+opens and agrees with the index, and that no tar or clip is there that the index does not know.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from pipelines import engine, progress, storage
+from pipelines.manifest import ManifestReader
+from pipelines.params import Params, load
+from pipelines.schemas import IDENTITY, Status
+from pipelines.shard import SPLITS, tar_url
+
+Row = dict[str, Any]
+
+
+class Lie(Exception):
+    """Something is not what a manifest says; the message names it."""
+
+
+def verify(params: Params, full: bool = True) -> Counter[str]:
+    """Check everything; returns what was checked. Raises Lie at the first difference."""
+    checked: Counter[str] = Counter()
+    checked["rows"] = _verify_counts(params)
+    index = ManifestReader(params.paths.manifest("shard"))
+    known: set[str] = set()
+    total = _rows(params, "shard")
+    with progress.simple("verify", "clips", total) as tick:
+        for _, rows in index.groups(["shard"]):
+            clips = rows.to_pylist()
+            name = clips[0]["shard"]
+            if name in known:
+                raise Lie(f"index.parquet: the rows of {name} are not together")
+            known.add(name)
+            _verify_tar(params, name, clips, full)
+            checked["shards"] += 1
+            checked["clips"] += len(clips)
+            checked["frames"] += sum(len(clip["frame_numbers"]) for clip in clips)
+            tick(len(clips))
+    _verify_no_strays(params, known)
+    return checked
+
+
+def _rows(params: Params, stage: str) -> int:
+    return len(ManifestReader(params.paths.manifest(stage), ["source"]))
+
+
+def _keys(params: Params, stage: str, only_ok: bool) -> Iterator[tuple[str, str]]:
+    columns = ["source", "key"] + (["status"] if only_ok else [])
+    for batch in ManifestReader(params.paths.manifest(stage), columns).batches():
+        for row in batch.to_pylist():
+            if not only_ok or row["status"] == Status.OK:
+                yield row["source"], row["key"]
+
+
+def _verify_counts(params: Params) -> int:
+    """Each stage has exactly one row per ok row of the stage before, in the same order."""
+    rows = 0
+    for before, after in (("catalog", "crop"), ("crop", "landmarks")):
+        expected, found = _keys(params, before, True), _keys(params, after, False)
+        while True:
+            want, got = next(expected, None), next(found, None)
+            if want != got:
+                raise Lie(f"{before} -> {after}: expected a row for {want}, found {got}")
+            if want is None:
+                break
+            rows += 1
+    expected = sorted(_keys(params, "landmarks", True))
+    indexed = sorted(_keys(params, "shard", False))
+    if expected != indexed:
+        odd = sorted(set(expected).symmetric_difference(indexed))[:3]
+        raise Lie(f"landmarks -> index: {len(expected)} ok, {len(indexed)} indexed; first: {odd}")
+    _verify_videos(params)
+    return rows + len(indexed)
+
+
+def _verify_videos(params: Params) -> None:
+    from pipelines.download import COLUMNS, video_name
+
+    videos = ManifestReader(params.paths.manifest("download"), ["video"])
+    known = [row["video"] for batch in videos.batches() for row in batch.to_pylist()]
+    if len(known) != len(set(known)):
+        raise Lie("downloads.parquet: a video has two rows")
+    wanted = {
+        video_name(row)
+        for batch in ManifestReader(params.paths.manifest("catalog"), COLUMNS).batches()
+        for row in batch.to_pylist()
+        if row["status"] in (Status.OK, Status.EXCLUDED)
+    }
+    if wanted != set(known):
+        odd = sorted(wanted.symmetric_difference(known))[:3]
+        raise Lie(f"catalog -> downloads: {len(wanted)} videos wanted, {len(known)} rows: {odd}")
+
+
+def _verify_tar(params: Params, name: str, clips: list[Row], full: bool) -> None:
+    url = tar_url(params, name)
+    try:
+        data = storage.read_bytes(url)
+    except FileNotFoundError:
+        raise Lie(f"{url}: indexed, but not there") from None
+    if len(data) != clips[0]["shard_bytes"]:
+        raise Lie(f"{url}: {len(data)} bytes, the index says {clips[0]['shard_bytes']}")
+    if storage.digest_bytes(data) != clips[0]["shard_sha256"]:
+        raise Lie(f"{url}: its sha256 is not the recorded one")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            members = tar.getmembers()
+    except tarfile.TarError as error:
+        raise Lie(f"{url}: not a whole tar: {error}") from None
+    expected = [member for clip in clips for member in _members(clip)]
+    found = [(member.name, member.offset_data, member.size) for member in members]
+    if expected != found:
+        odd = next((e, f) for e, f in zip(expected, [*found, None], strict=False) if e != f)
+        raise Lie(f"{url}: the index says {odd[0]}, the tar holds {odd[1]}")
+    for member in members:
+        if member.mtime or member.uid or member.gid or member.uname or not member.isreg():
+            raise Lie(f"{url}: {member.name} carries a clock or an owner")
+    if full:
+        for clip in clips:
+            _verify_clip(url, clip, data)
+
+
+def _members(clip: Row) -> Iterator[tuple[str, int, int]]:
+    key = clip["key"]
+    spans = zip(clip["frame_offsets"], clip["frame_sizes"], strict=True)
+    for at, (offset, size) in enumerate(spans):
+        yield f"{key}.{at:03d}.jpg", offset, size
+    yield f"{key}.landmarks.npy", clip["landmarks_offset"], clip["landmarks_size"]
+    yield f"{key}.json", clip["json_offset"], clip["json_size"]
+
+
+def _verify_clip(url: str, clip: Row, tar: bytes) -> None:
+    key = clip["key"]
+
+    def part(name: str) -> io.BytesIO:
+        offset, size = clip[f"{name}_offset"], clip[f"{name}_size"]
+        return io.BytesIO(tar[offset : offset + size])
+
+    try:
+        facts = json.load(part("json"))
+        points = np.load(part("landmarks"), allow_pickle=False)
+    except ValueError as error:
+        raise Lie(f"{url}: {key}: a member does not open: {error}") from None
+    for name in (*IDENTITY, "split", "frames", "frame_numbers"):
+        if facts.get(name) != clip[name]:
+            raise Lie(f"{url}: {key}.json says {name} = {facts.get(name)!r}, not {clip[name]!r}")
+    if points.shape != (clip["frames"], 68, 2) or points.dtype != np.float32:
+        raise Lie(f"{url}: {key}.landmarks.npy is {points.dtype} {points.shape}")
+    side = facts["crop"]["size"]
+    for at, (offset, size) in enumerate(
+        zip(clip["frame_offsets"], clip["frame_sizes"], strict=True)
+    ):
+        try:
+            with Image.open(io.BytesIO(tar[offset : offset + size]), formats=["JPEG"]) as picture:
+                picture.load()
+                shape = picture.size
+        except OSError as error:
+            raise Lie(f"{url}: {key}.{at:03d}.jpg does not open: {error}") from None
+        if shape != (side, side):
+            raise Lie(f"{url}: {key}.{at:03d}.jpg is {shape}, not {side} x {side}")
+
+
+def _verify_no_strays(params: Params, known: set[str]) -> None:
+    for split in SPLITS:
+        folder = storage.join(params.paths.data, "shards", split)
+        for name in storage.names(folder):
+            if name.removesuffix(".sha256").removesuffix(".tar") not in known:
+                raise Lie(f"{storage.join(folder, name)}: no index row speaks of it")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.verify`."""
+    parser = engine.arguments(__doc__ or "")
+    parser.add_argument(
+        "--quick", action="store_true", help="skip opening every picture, array and json"
+    )
+    options = parser.parse_args(argv)
+
+    def command() -> int:
+        try:
+            checked = verify(load(options.params), full=not options.quick)
+        except Lie as lie:
+            progress.complain(f"verify: {lie}")
+            return engine.EXIT_STOPPED
+        except pa.ArrowInvalid as error:
+            progress.complain(f"verify: a manifest does not open: {error}")
+            return engine.EXIT_STOPPED
+        words = ", ".join(f"{n} {what}" for what, n in checked.items())
+        progress.say(f"verify: all true ({words})")
+        return engine.EXIT_OK
+
+    return engine.guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
