@@ -89,18 +89,17 @@ def probe(path: str | Path, deep: bool = False) -> Probe:
     with open_container(path) as container:
         stream = video_stream(container)
         rotation, width, height, sar = upright(first_frame(container, stream), stream)
-        seconds = _seconds(container, stream)
         result = Probe(
             codec=stream.codec_context.name,
             width=width,
             height=height,
             fps=float(stream.average_rate or stream.guessed_rate or 0),
-            seconds=seconds,
+            seconds=_seconds(container, stream),
             has_audio=bool(container.streams.audio),
             rotation=rotation,
             sar=sar,
         )
-        _check_end(container, stream, seconds, deep)
+        _check_end(container, deep)
     return result
 
 
@@ -197,27 +196,27 @@ def _seconds(container: InputContainer, stream: VideoStream) -> float:
     return seconds
 
 
-def _check_end(container: InputContainer, stream: VideoStream, seconds: float, deep: bool) -> None:
+def _check_end(container: InputContainer, deep: bool) -> None:
     """Read the last packets: a container may promise more than it holds. Raises MediaError."""
-    assert stream.time_base is not None
-    indexed = "mp4" in container.format.name  # its length is that of its index, checked above
-    if (indexed and not deep) or not seconds:
+    indexed = "mp4" in container.format.name  # its length is that of its index, checked before
+    if (indexed and not deep) or not container.duration:
         return
-    start = stream.start_time or 0
-    last = None
+    seconds = container.duration / av.time_base
+    start = container.start_time or 0
+    end = 0.0
     try:
-        if not deep:
-            near = start + int((seconds - 2 * _SEEN_MISSING) / stream.time_base)
-            container.seek(max(start, near), stream=stream)
-        for packet in container.demux(stream):
-            stamp = packet.pts if packet.pts is not None else packet.dts
+        for stream in container.streams:
+            stream.discard = Discard.default
+        near = start + int((seconds - 2 * _SEEN_MISSING) * av.time_base)
+        container.seek(start if deep else max(start, near))
+        for packet in container.demux():
+            stamp = packet.dts if packet.pts is None else packet.pts
             if stamp is not None:
-                last = max(stamp, stamp if last is None else last)
+                end = max(end, float(stamp * packet.time_base) - start / av.time_base)
     except FFmpegError as error:
         raise MediaError(Status.TRUNCATED, f"the end cannot be read: {reason(error)}") from None
-    end = 0.0 if last is None else float((last - start) * stream.time_base)
-    if end < min(seconds - _SEEN_MISSING, seconds * 0.98):
-        detail = f"the header says {seconds:.1f} s, the pictures end at {end:.1f} s"
+    if end < min(seconds - _SEEN_MISSING, seconds * 0.9):
+        detail = f"the header says {seconds:.1f} s, the file ends at {end:.1f} s"
         raise MediaError(Status.TRUNCATED, detail)
 
 

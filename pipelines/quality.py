@@ -23,7 +23,7 @@ SHARPNESS_CELLS = 48
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 # An average head: 16 points in millimetres, x to the picture's right, y down, z away from the
-# camera. Measured on 50 people with MediaPipe's depth, made symmetric, scaled to 90 mm between
+# camera. Measured on 49 people with MediaPipe's depth, made symmetric, scaled to 90 mm between
 # the outer corners of the eyes and turned so that the median talking head looks straight ahead.
 _HEAD = {
     36: (-45.0, -34.0, 18.3),  # corners of the eyes

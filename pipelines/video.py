@@ -101,7 +101,7 @@ class CropSettings:
     """Smallest median side of the annotated face, in source pixels."""
     min_frames: int = 1
     """Fewest frames, at 25 fps."""
-    scene_threshold: float = 0.5
+    scene_threshold: float = 0.35
     """Scene score, 0..1, above which a clip holds a cut; 0: not looked for."""
     crf: int = 16
     preset: str = "veryfast"
@@ -895,18 +895,27 @@ def _signature(picture: VideoFrame) -> NDArray[np.float32]:
 def _scene_score(means: NDArray[np.float32]) -> tuple[float, int]:
     """How much a clip looks cut, 0..1, and before which of its frames; `means` is (n, 256).
 
-    The distance between what lies on both sides of a cut, each less its own brightness and
-    contrast: one minus their correlation. Frames up to two away must differ as well, or a
-    flash or a broken frame would look like a cut.
+    Two pictures differ by one minus the correlation of their blocks, plus the mean difference
+    of these in units of 64 grey levels. A cut is a difference that stays (frames up to two away
+    differ as well, which a flash does not do) and stands alone (its neighbours in time are
+    calm, which they are not when a head turns fast).
     """
+    if len(means) < 2:
+        return 0.0, 0
     rows = means - means.mean(axis=1, keepdims=True)
     rows /= np.maximum(np.sqrt((rows**2).sum(axis=1, keepdims=True)), _FLAT)
-    before, after = np.arange(len(rows) - 1), np.arange(1, len(rows))
-    scores = np.full(len(before), np.inf)
-    for back, ahead in ((0, 0), (0, 2), (2, 0)):
-        left, right = np.maximum(before - back, 0), np.minimum(after + ahead, len(rows) - 1)
-        scores = np.minimum(scores, ((rows[left] - rows[right]) ** 2).sum(axis=1) / 2)
-    if not len(scores):
-        return 0.0, 0
+
+    def change(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
+        left, right = np.maximum(left, 0), np.minimum(right, len(means) - 1)
+        shape = ((rows[left] - rows[right]) ** 2).sum(axis=1) / 2
+        light = np.abs(means[left] - means[right]).mean(axis=1) / 64
+        return np.asarray(shape + light, np.float64)
+
+    before = np.arange(len(means) - 1)
+    steps = change(before, before + 1)
+    lasting = np.minimum(change(before, before + 3), change(before - 2, before + 1))
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(steps, 3), 7)
+    unrest = np.delete(around, 3, axis=1).max(axis=1)
+    scores = np.minimum(steps, lasting) - unrest
     place = int(scores.argmax())
     return float(np.clip(scores[place], 0.0, 1.0)), place + 1

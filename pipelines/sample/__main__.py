@@ -2,6 +2,7 @@
 
 python -m pipelines.sample build ROOT
 python -m pipelines.sample serve ROOT [--port N]
+python -m pipelines.sample demo
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipelines.sample import corpus, server
+from pipelines import progress
+from pipelines.errors import StopStage, UserError
+from pipelines.sample import corpus, demo, server
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,14 +27,21 @@ def main(argv: list[str] | None = None) -> int:
     serve.add_argument("root", type=Path)
     serve.add_argument("--port", type=int, default=8998, help="0 picks a free one")
     serve.add_argument("--log", action="store_true", help="a line per request on stderr")
+    demo_command = commands.add_parser("demo", help="build, serve and rebuild it under DVC")
+    demo_command.add_argument("--params", default="params.yaml", metavar="FILE")
     args = parser.parse_args(argv)
     try:
+        if args.command == "demo":
+            return demo.run(args.params)
         if args.command == "serve":
             made = corpus.load(args.root)
             return server.serve(made.video_folder, made.faults, args.port, args.log)
         made = corpus.build(args.root, args.seed, report=lambda name: _say(f"  {name}"))
     except corpus.SampleError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 1
+    except (UserError, StopStage) as error:
+        progress.complain(str(error))
         return 1
     except OSError as error:
         sys.stderr.write(f"error: cannot write {error.filename or args.root}: {error.strerror}\n")

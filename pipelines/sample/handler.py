@@ -131,16 +131,15 @@ class _Handler(BaseHTTPRequestHandler):
             data = body.read(min(block, left))
             if not data:
                 break
-            self._send(data)
             left -= len(data)
+            if left or fault == "cut":
+                self._send(data)
+            else:
+                self._send(data, full=int(code == 200), partial=int(code == 206))
             if fault == "slow":
                 time.sleep(0.05)
         if fault == "cut":
             self.close_connection = True
-            return
-        self.server.site.count(
-            self.path, full=int(code == 200 and not left), partial=int(code == 206)
-        )
 
     def _text(
         self, code: int, words: str, kind: str = "text/html", extra: Mapping[str, str] | None = None
@@ -161,9 +160,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _send(self, data: bytes) -> None:
-        self.wfile.write(data)
-        self.server.site.count(self.path, bytes=len(data))
+    def _send(self, data: bytes, **done: int) -> None:
+        # Counted first and taken back on failure: who has the last byte finds it counted.
+        amounts = {"bytes": len(data), **done}
+        self.server.site.count(self.path, **amounts)
+        try:
+            self.wfile.write(data)
+        except OSError:
+            self.server.site.count(self.path, **{name: -n for name, n in amounts.items()})
+            raise
 
     def log_message(self, format: str, *args: Any) -> None:
         """Silent unless asked: a run makes hundreds of requests."""

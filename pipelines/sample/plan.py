@@ -54,11 +54,11 @@ _EDGES = {
     (5, 0): ("-", 0),
 }
 
-# First frame and length of each utterance, for videos of 110, 125 and 140 frames at 25 fps.
+# Lengths of the videos, first frame and length of each utterance, all at 25 fps.
 _TIMES = (
-    (110, ((3, 48), (57, 50))),
-    (125, ((0, 52), (60, 62))),
-    (140, ((2, 42), (48, 44), (96, 42))),
+    (100, ((3, 44), (52, 46))),
+    (110, ((0, 48), (54, 54))),
+    (130, ((2, 38), (44, 40), (88, 40))),
 )
 
 _BROKEN = (

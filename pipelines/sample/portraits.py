@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from pipelines.sample.keypoints import FACES, OUTLINES, Eye, Face, Point
 
 WIDTH, HEIGHT = 640, 360
+_CHUNK = 8192  # pixels that stay in the cache while they are mixed
 
 Rgb = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
@@ -204,24 +205,37 @@ def _reshape(figure: Pixels, face: Face, look: Look) -> Pixels:
 def sample(picture: Pixels, x: Floats, y: Floats) -> Pixels:
     """Read an RGBA picture at fractional places, bilinearly; beyond the edge, the edge."""
     height, width = picture.shape[:2]
-    x = np.clip(x, 0, width - 1.001)
-    y = np.clip(y, 0, height - 1.001)
-    column, row = x.astype(np.int32), y.astype(np.int32)
-    right, down = (x - column)[..., None], (y - row)[..., None]
     # Four bytes as one integer: a quarter of the gathers.
     flat = np.ascontiguousarray(picture).view(np.uint32).ravel()
-    index = row * width + column
+    out = np.empty((x.size, 4), np.uint8)
+    xs, ys = x.ravel(), y.ravel()
+    for start in range(0, x.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        px = np.clip(xs[part], 0, width - 1.001)
+        py = np.clip(ys[part], 0, height - 1.001)
+        column, row = px.astype(np.int32), py.astype(np.int32)
+        # In place, for float32 less int32 would be float64.
+        px -= column.astype(np.float32)
+        py -= row.astype(np.float32)
+        right, down = px[:, None], py[:, None]
+        index = row * width + column
+        upper = _mix(_bytes(flat, index), _bytes(flat, index + 1), right)
+        index += width
+        lower = _mix(_bytes(flat, index), _bytes(flat, index + 1), right)
+        out[part] = _mix(upper, lower, down) + np.float32(0.5)
+    return out.reshape(*x.shape, 4)
 
-    def corner(offset: int) -> Floats:
-        value: Floats = flat.take(index + offset)[..., None].view(np.uint8).astype(np.float32)
-        return value
 
-    upper = corner(0)
-    upper += (corner(1) - upper) * right
-    lower = corner(width)
-    lower += (corner(width + 1) - lower) * right
-    upper += (lower - upper) * down
-    return (upper + 0.5).astype(np.uint8)
+def _bytes(flat: npt.NDArray[np.uint32], index: npt.NDArray[np.int32]) -> Floats:
+    pixels: Floats = flat.take(index)[:, None].view(np.uint8).astype(np.float32)
+    return pixels
+
+
+def _mix(a: Floats, b: Floats, share: Floats) -> Floats:
+    b -= a
+    b *= share
+    b += a
+    return b
 
 
 def _backdrop(light: Rgb, dark: Rgb) -> Pixels:

@@ -1,0 +1,43 @@
+# Every target makes .venv and installs what it needs by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PARAMS ?= params.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "likeness: $(PYTHON) not found; install Python 3.11 or 3.12 or set PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || { echo "likeness: needs Python 3.11 or 3.12; set PYTHON=" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## Rebuild the embedded sample end to end: catalog to card, under DVC
+	$(BIN)/python -m pipelines.sample demo
+
+test: $(STAMP) ## Run the tests (prints what was skipped and why)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Let ruff rewrite the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Run the benchmarks, each paired with its reference
+	$(BIN)/python benchmarks/catalog.py
+	$(BIN)/python benchmarks/crop.py
+	$(BIN)/python benchmarks/landmarks.py
+
+clean: ## Remove what the demo made (not .venv)
+	rm -rf data work sample metrics dataset_cards/sample .dvc/cache .dvc/tmp dvc.lock

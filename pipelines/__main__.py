@@ -1,0 +1,68 @@
+"""`python -m pipelines`: the stages, and what each would do now."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines import engine, progress, storage
+from pipelines.errors import StopStage, UserError
+from pipelines.params import Params, load
+
+BEAM_STAGES = ("download", "crop", "landmarks", "shard")
+TOOLS = {
+    "verify": "re-read manifests and tars and stop at the first lie",
+    "sample": "build and serve the embedded sample, run the demo",
+}
+
+
+def outlook(params: Params, stage: str) -> str:
+    """What a Beam stage would do if it were run now."""
+    try:
+        job = importlib.import_module(f"pipelines.{stage}").prepare(params)
+    except UserError as error:
+        return f"waits: {error}"
+    except StopStage as error:
+        return f"cannot start: {error}"
+    pending = engine.pending_items(job, frozenset())
+    if not pending:
+        fresh = "" if storage.exists(job.manifest) else "; writes its manifest"
+        return f"nothing: all {len(job.items)} items are done{fresh}"
+    rows = sum(item.rows for item in pending)
+    return f"{len(pending)} of {len(job.items)} items to do, {rows} {job.unit}"
+
+
+def _catalog_outlook(params: Params) -> str:
+    there = storage.exists(params.paths.manifest("catalog"))
+    sources = ", ".join(source.name for source in params.catalog.sources)
+    return f"{'writes again from' if there else 'reads'} {sources}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List the stages with what each would do now."""
+    options = engine.arguments(__doc__ or "").parse_args(argv)
+
+    def command() -> int:
+        params = load(options.params)
+        table = Table(title=f"{options.params}: {params.name}", title_justify="left")
+        table.add_column("python -m pipelines.…")
+        table.add_column("now", overflow="fold")
+        table.add_row("catalog", _catalog_outlook(params))
+        for stage in BEAM_STAGES:
+            table.add_row(stage, outlook(params, stage))
+        table.add_row("card", "writes the card and the report from the manifests")
+        for tool, words in TOOLS.items():
+            table.add_row(tool, words)
+        Console(width=None if sys.stdout.isatty() else 110).print(table)
+        progress.say("Each takes --help and --params FILE; `dvc repro` runs them in order.")
+        return engine.EXIT_OK
+
+    return engine.guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
