@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import av
@@ -98,23 +98,36 @@ def synthetic_jobs(folder: Path) -> list[Job]:
     return [(path, [ClipSpec(f"c{i}", 170 * i, 150, boxes=box) for i in range(8)])]
 
 
-def ffmpeg_command(video: Path, plan: dict[str, object], settings: CropSettings) -> list[str]:
+@dataclass
+class Plan:
+    """One clip as the kernel cut it: slots of the 25 fps grid, box in source pixels."""
+
+    key: str
+    video: str
+    first: int
+    frames: int
+    box: tuple[int, int, int, int]
+    source: tuple[int, int]
+    out: str
+
+
+def ffmpeg_command(plan: Plan, settings: CropSettings) -> list[str]:
     """What a person would write for one clip."""
-    x, y, w, h = plan["box"]  # type: ignore[misc]
-    left, top, right, bottom = plan["overhang"]  # type: ignore[misc]
+    x, y, w, h = plan.box
+    width, height = plan.source
+    left, top, right, bottom = max(0, -x), max(0, -y), max(0, x + w - width), max(0, y + h - height)
     steps = []
-    if any((left, top, right, bottom)):
+    if left or top or right or bottom:
         pad = f"pad=ceil((iw+{left + right})/2)*2:ceil((ih+{top + bottom})/2)*2:{left}:{top}"
         steps.append(pad)
     steps.append(f"crop={w}:{h}:{x + left}:{y + top}")
     steps += [f"scale={settings.size}:{settings.size}", f"fps={GRID}", "format=yuv420p"]
-    first, frames = plan["first"], plan["frames"]
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-threads", "1"]
-    command += ["-filter_threads", "1", "-ss", f"{int(str(first)) / GRID:.3f}", "-i", str(video)]
-    command += ["-t", f"{int(str(frames)) / GRID:.3f}", "-vf", ",".join(steps)]
+    command += ["-filter_threads", "1", "-ss", f"{plan.first / GRID:.3f}", "-i", plan.video]
+    command += ["-t", f"{plan.frames / GRID:.3f}", "-vf", ",".join(steps)]
     command += ["-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)]
     command += ["-threads", "1", "-c:a", "aac", "-ac", "1", "-ar", str(settings.audio_rate)]
-    return [*command, "-b:a", str(settings.audio_bitrate), str(plan["out"])]
+    return [*command, "-b:a", str(settings.audio_bitrate), plan.out]
 
 
 def child(arguments: argparse.Namespace) -> None:
@@ -126,20 +139,17 @@ def child(arguments: argparse.Namespace) -> None:
         for result in crop_clips(video, clips, settings, lambda key: folder / f"{key}.mp4"):
             if result.path is None or result.crop_boxes is None:
                 continue
-            box = [int(v) for v in result.crop_boxes[0]]
-            right = max(0, box[0] + box[2] - result.source_width)
-            bottom = max(0, box[1] + box[3] - result.source_height)
-            plans.append(
-                {
-                    "key": result.key,
-                    "video": str(video),
-                    "first": result.first_frame,
-                    "frames": result.frames,
-                    "box": box,
-                    "overhang": [max(0, -box[0]), max(0, -box[1]), right, bottom],
-                    "out": str(folder / f"{result.key}.ffmpeg.mp4"),
-                }
+            x, y, w, h = (int(v) for v in result.crop_boxes[0])
+            plan = Plan(
+                result.key,
+                str(video),
+                result.first_frame,
+                result.frames,
+                (x, y, w, h),
+                (result.source_width, result.source_height),
+                str(folder / f"{result.key}.ffmpeg.mp4"),
             )
+            plans.append(asdict(plan))
     print(json.dumps(plans))
 
 
@@ -183,29 +193,31 @@ def main() -> None:
     ours, theirs, start = Cost(), Cost(), Cost()
     with tempfile.TemporaryDirectory() as folder:
         jobs_of(arguments, Path(folder))
-        plans = []
+        plans: list[Plan] = []
         for _ in range(arguments.rounds):
-            plans = json.loads(charge([sys.executable, *sys.argv, "--child", folder], ours))
+            told = charge([sys.executable, *sys.argv, "--child", folder], ours)
+            plans = [Plan(**plan) for plan in json.loads(told)]
             for plan in plans:
-                charge(ffmpeg_command(plan["video"], plan, settings), theirs)
+                charge(ffmpeg_command(plan, settings), theirs)
             charge([sys.executable, "-c", "import pipelines.video"], start)
-        frames = sum(plan["frames"] for plan in plans) * arguments.rounds
-        counts, sizes, quality, alike = [], [0, 0], [[0.0], [0.0]], []
+        frames = sum(plan.frames for plan in plans) * arguments.rounds
+        counts: list[int] = []
+        sizes, alike = [0, 0], list[float]()
+        quality: tuple[list[float], list[float]] = ([], [])
         fine = CropSettings(**json.loads(arguments.settings) | {"crf": 1})
-        quality = [[], []]
         for plan in plans[:8]:
-            mine, other = Path(folder) / f"{plan['key']}.mp4", Path(plan["out"])
+            mine, other = Path(folder) / f"{plan.key}.mp4", Path(plan.out)
             a, b = luma(mine), luma(other)
             counts.append(len(b) - len(a))
-            near = {**plan, "out": f"{folder}/near.mp4"}
-            subprocess.run(ffmpeg_command(plan["video"], near, fine), check=True)
-            truth = luma(Path(near["out"]))
+            near = replace(plan, out=f"{folder}/near.mp4")
+            subprocess.run(ffmpeg_command(near, fine), check=True)
+            truth = luma(Path(near.out))
             quality[0].append(psnr(a, truth))
             quality[1].append(psnr(b, truth))
             alike.append(psnr(a, b))
         for plan in plans:
-            sizes[0] += (Path(folder) / f"{plan['key']}.mp4").stat().st_size
-            sizes[1] += Path(plan["out"]).stat().st_size
+            sizes[0] += (Path(folder) / f"{plan.key}.mp4").stat().st_size
+            sizes[1] += Path(plan.out).stat().st_size
     print(f"{len(plans)} clips, {frames // arguments.rounds} frames, {arguments.rounds} rounds")
     print(f"preset {settings.preset}, crf {settings.crf}, one thread each\n")
     print("             CPU s   frames/CPU s   wall s   KiB/clip   median PSNR to crf 1, dB")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -388,3 +389,27 @@ INDEX = pa.schema(
         pa.field("json_size", pa.int32(), False),
     ]
 )
+
+
+def readme_table() -> str:
+    """The README's table of statuses, in Markdown."""
+    lines = ["| status | stage | transient | what it means | what to do |", "|---|---|---|---|---|"]
+    for status, info in STATUS.items():
+        if status != Status.OK:
+            transient = "yes" if info.transient else ""
+            lines.append(
+                f"| `{status}` | {info.stage} | {transient} | {info.meaning} | {info.remedy} |"
+            )
+    return "\n".join(lines)
+
+
+def _update(readme: Path) -> None:
+    """Write the table between the README's two marks."""
+    head, start, rest = readme.read_text().partition("<!-- statuses:")
+    mark, _, rest = rest.partition("-->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    readme.write_text(f"{head}{start}{mark}-->\n{readme_table()}\n{end}{tail}")
+
+
+if __name__ == "__main__":
+    _update(Path(__file__).parents[1] / "README.md")

@@ -38,7 +38,6 @@ from pipelines import boxes as geometry
 from pipelines.probe import (
     MediaError,
     Probe,
-    first_frame,
     open_container,
     probe,
     reason,
@@ -302,21 +301,26 @@ class _Reader:
         self.damage = ""
         self._ahead = SEEK_AHEAD
         self._tried = _BEFORE_ALL
-        with open_container(path) as container:
-            stream = video_stream(container)
-            frame = first_frame(container, stream)
-            self.rotation, self.width, self.height, self.sar = upright(frame, stream)
-            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-            # For 4:4:4 of old x264 the decoder must see the note in the first packet by which
-            # it knows the encoder: entered anywhere else, all turns green.
-            if stream.codec_context.name == "h264" and "444" in frame.format.name:
-                self._ahead = _NEVER
         self._open()
         self._shown: Generator[_Shown, None, None] = self._run()
+        self._peeked = next(self._shown, None)
+        if self._peeked is None:
+            self.close()
+            raise MediaError(Status.CORRUPT, self.damage or "no frame decodes")
+        first = self._peeked.frame
+        self.rotation, self.width, self.height, self.sar = upright(first, self._stream)
+        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        # For 4:4:4 of old x264 the decoder must see the note in the first packet by which it
+        # knows the encoder: entered anywhere else, all turns green.
+        if self._stream.codec_context.name == "h264" and "444" in first.format.name:
+            self._ahead = _NEVER
 
     def read(self) -> _Shown | None:
         """The next frame, None at the end."""
-        return next(self._shown, None)
+        if self._peeked is None:
+            return next(self._shown, None)
+        shown, self._peeked = self._peeked, None
+        return shown
 
     def close(self) -> None:
         """Close the file."""
