@@ -126,7 +126,18 @@ def ffmpeg_command(plan: Plan, settings: CropSettings) -> list[str]:
     command += ["-filter_threads", "1", "-ss", f"{plan.first / GRID:.3f}", "-i", plan.video]
     command += ["-t", f"{plan.frames / GRID:.3f}", "-vf", ",".join(steps)]
     command += ["-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)]
-    command += ["-threads", "1", "-c:a", "aac", "-ac", "1", "-ar", str(settings.audio_rate)]
+    command += [
+        "-threads",
+        "1",
+        "-c:a",
+        "aac",
+        "-aac_coder",
+        "fast",
+        "-ac",
+        "1",
+        "-ar",
+        str(settings.audio_rate),
+    ]
     return [*command, "-b:a", str(settings.audio_bitrate), plan.out]
 
 

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row("card", "writes the card and the report from the manifests")
         for tool, words in TOOLS.items():
             table.add_row(tool, words)
-        Console(width=None if sys.stdout.isatty() else 110).print(table)
+        Console(width=None if sys.stdout.isatty() else 110, markup=False).print(table)
         progress.say("Each takes --help and --params FILE; `dvc repro` runs them in order.")
         return engine.EXIT_OK
 

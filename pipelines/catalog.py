@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
+import re
 import resource
 import sys
 import time
@@ -51,8 +51,15 @@ class Takedowns:
         """Whether a clip was taken out."""
         return row.person in self.persons or row.video in self.videos or key in self.clips
 
+    def named_in(self, text: str) -> bool:
+        """Whether a text names anyone or anything that was taken out."""
+        names = "|".join(map(re.escape, (*self.persons, *self.videos, *self.clips)))
+        whole = rf"(?<![A-Za-z0-9-])(?:{names})(?![A-Za-z0-9-])"
+        return bool(names and re.search(whole, text.replace("/", "_")))
+
 
 TAKEDOWN_KINDS = ("person", "video", "clip")
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_takedowns(path: str) -> Takedowns:
@@ -61,25 +68,35 @@ def read_takedowns(path: str) -> Takedowns:
     Raises UserError naming the line: a takedown that cannot be read must stop the rebuild.
     """
     try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
+        data = storage.read_bytes(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing; make it with the header line kind,id,date,reason"
         ) from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text") from None
     found: dict[str, set[str]] = {kind: set() for kind in TAKEDOWN_KINDS}
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    if not {"kind", "id"} <= set(reader.fieldnames or []):
-        raise UserError(f"{path}:1: expected the header kind,id,date,reason")
-    for row in reader:
-        kind, name = (row["kind"] or "").strip().lower(), (row["id"] or "").strip()
-        if kind not in found or not name:
-            hint = nearest(kind, TAKEDOWN_KINDS)
-            raise UserError(
-                f"{path}:{reader.line_num}: expected person, video or clip and an id, "
-                f"found {kind!r}, {name!r}{hint}"
-            )
-        # A clip may be written as its key or as person/video/utterance.
-        found[kind].add(name.replace("/", "_") if kind == "clip" else name)
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
+    try:
+        if not {"kind", "id"} <= set(reader.fieldnames or []):
+            raise UserError(f"{path}:1: expected the header kind,id,date,reason")
+        for row in reader:
+            kind, name = (row["kind"] or "").strip().lower(), (row["id"] or "").strip()
+            # A clip may be written as its key or as person/video/utterance.
+            name = name.replace("/", "_") if kind == "clip" else name
+            # An address in place of an id would match nothing, in silence.
+            if kind not in found or not _IDENTIFIER.fullmatch(name):
+                hint = nearest(kind, TAKEDOWN_KINDS) if kind not in found else ""
+                raise UserError(
+                    f"{path}:{reader.line_num}: expected person, video or clip and an id, "
+                    f"found {kind!r}, {name!r}{hint}"
+                )
+            found[kind].add(name)
+    except csv.Error as error:  # an open quote would swallow the lines below it
+        raise UserError(f"{path}:{reader.line_num}: not a row of CSV: {error}") from None
     return Takedowns(*(frozenset(found[kind]) for kind in TAKEDOWN_KINDS))
 
 
@@ -112,11 +129,15 @@ def bucket_of(video: str, buckets: int) -> int:
     return int(stable_fraction("bucket", video) * buckets)
 
 
+def _or(value: float | None, missing: float) -> float:
+    return missing if value is None else value
+
+
 def filtered(row: Annotation, filters: Filters) -> str:
     """Why a clip misses a filter; empty when it passes."""
-    if filters.min_fv_conf is not None and (row.fv_conf or np.inf) < filters.min_fv_conf:
+    if filters.min_fv_conf is not None and _or(row.fv_conf, np.inf) < filters.min_fv_conf:
         return f"fv_conf {row.fv_conf} below {filters.min_fv_conf}"
-    if filters.min_asd_conf is not None and (row.asd_conf or np.inf) < filters.min_asd_conf:
+    if filters.min_asd_conf is not None and _or(row.asd_conf, np.inf) < filters.min_asd_conf:
         return f"asd_conf {row.asd_conf} below {filters.min_asd_conf}"
     if filters.max_offset is not None and abs(row.offset or 0) > filters.max_offset:
         return f"offset {row.offset} beyond {filters.max_offset}"
@@ -156,12 +177,26 @@ class _Builder:
 
     def _bad(self, bad: BadRow) -> Row:
         where = f"{self._source.name}/{bad.where}"
+        if self._takedowns.named_in(f"{where} {bad.reason}"):
+            return self._excluded(where, bad.video or where)
         # The publisher's own words stay out of the identifiers: they may be anything.
         return _row(
             key=where,
             source=self._source.name,
             status=Status.BAD_ANNOTATION,
             detail=f"{bad.where}: {bad.reason}",
+        )
+
+    def _excluded(self, key: str, video: str) -> Row:
+        # The row stays, so that counts and shard numbers do; who it was does not.
+        name = "x" + hashlib.sha256(key.encode()).hexdigest()[:16]
+        return _row(
+            key=name,
+            source=self._source.name,
+            person="excluded",
+            video="x" + hashlib.sha256(video.encode()).hexdigest()[:16],
+            utterance=name,
+            status=Status.EXCLUDED,
         )
 
     def _clip(self, item: Annotation) -> Row:
@@ -173,17 +208,7 @@ class _Builder:
         self._last_key = key
         self.clips[split] += 1
         if self._takedowns.covers(item, key):
-            # The row stays, so that counts and shard numbers do; who it was does not.
-            name = "x" + hashlib.sha256(key.encode()).hexdigest()[:16]
-            video = "x" + hashlib.sha256(item.video.encode()).hexdigest()[:16]
-            return _row(
-                key=name,
-                source=self._source.name,
-                person="excluded",
-                video=video,
-                utterance=name,
-                status=Status.EXCLUDED,
-            )
+            return self._excluded(key, item.video)
         why = filtered(item, self._params.catalog.filters)
         media = item.media
         if media is not None and Path(media).is_relative_to(self._root.absolute()):
@@ -234,7 +259,9 @@ def _boxes(values: Sequence[object]) -> pa.Array:
     flat = np.concatenate(arrays).astype(np.float32, copy=False) if arrays else np.empty((0, 4))
     boxes = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), pa.float32()), type=BOX)
     missing = pa.array([v is None for v in values])
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), boxes, CATALOG.field("boxes").type, mask=missing)
+    return pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), boxes, CATALOG.field("boxes").type, mask=missing
+    )
 
 
 def build(params: Params) -> engine.Summary:
@@ -248,9 +275,9 @@ def build(params: Params) -> engine.Summary:
         progress.simple(STAGE, "clips", None) as tick,
     ):
         for source in sorted(params.catalog.sources, key=lambda s: s.name):
-            builder = _Builder(source, params, takedowns)
             spill = scratch / f"{source.name}.parquet"
             try:
+                builder = _Builder(source, params, takedowns)
                 _spill(builder, spill, tick)
             except SourceError as error:
                 raise UserError(f"catalog.sources.{source.name}: {error}") from None

@@ -35,13 +35,13 @@ def even_numbers(frames: int, count: int) -> list[int]:
     """`count` frame numbers spread evenly over a clip, its first and last included."""
     if frames <= count:
         return list(range(frames))
-    return np.linspace(0, frames - 1, count).round().astype(int).tolist()
+    return [int(number) for number in np.linspace(0, frames - 1, count).round()]
 
 
 def pack_arrays(arrays: dict[str, npt.NDArray[np.float32]]) -> bytes:
     """Arrays as .npz bytes that depend on their content alone."""
     sink = io.BytesIO()
-    np.savez(sink, **arrays)
+    np.savez(sink, allow_pickle=False, **arrays)
     return sink.getvalue()
 
 

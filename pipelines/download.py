@@ -68,8 +68,10 @@ class DownloadWorker:
         if (kept := self._published(item)) is not None:
             # Killed between publishing the video and recording it: never fetched twice.
             origin, url = kept
+            work = self._params.paths.work.rstrip("/") + "/"
             with storage.local_copy(url, scratch) as path:
-                return self._ok(video, probe(path, deep=True), path, url, origin, address)
+                inside = url.removeprefix(work)
+                return self._ok(video, probe(path, deep=True), path, inside, origin, address)
         if self._breaker.is_open():
             return _row(video, Status.DEFERRED, "the bot-check breaker is open", url=address)
         parts = self._parts(item, scratch)
@@ -89,7 +91,9 @@ class DownloadWorker:
             return _row(video, error.status, redact(error.detail), url=address)
         asked = redact(body.url)
         if body.in_place:
-            return self._ok(video, facts, body.path, body.url, body.origin, asked)
+            # A mirror folder that is itself called `videos` is not the work folder's.
+            place = storage.join(".", body.url)
+            return self._ok(video, facts, body.path, place, body.origin, asked)
         target = f"{self._home(item)}-{body.origin}{body.path.suffix}"
         row = self._ok(video, facts, body.path, target, body.origin, asked)
         storage.publish(body.path, storage.join(self._params.paths.work, target))
@@ -138,14 +142,13 @@ class DownloadWorker:
         origin: str,
         url: str,
     ) -> pa.Table:
-        work = self._params.paths.work.rstrip("/") + "/"
         return _row(
             video,
             Status.OK,
             "",
             origin=origin,
             url=url,
-            path=path.removeprefix(work),
+            path=path,
             sha256=storage.sha256(file),
             bytes=file.stat().st_size,
             codec=facts.codec,

@@ -5,8 +5,8 @@ item into manifest rows. Beam elements are items, never pixels. A finished item 
 *record*: its rows, in a file named by the digest of everything that decides them. Records
 make a stage resumable on any runner without a shuffle: what has a record is done, and the
 manifest is written from the records in the order of the items, so it has the same bytes
-whatever the runner, the number of workers or the history. An item without rows, or with rows
-under other keys than its input's, stops the stage.
+whatever the runner, the number of workers or the history. An item without a record, or with
+another number of rows than its input, stops the stage.
 """
 
 from __future__ import annotations
@@ -148,8 +148,14 @@ class Records:
 
     def read(self, fingerprint: str) -> tuple[pa.Table, float]:
         """Rows and the seconds they took. Raises FileNotFoundError or pa.ArrowInvalid."""
-        table = pa.ipc.open_file(storage.read_bytes(self.url(fingerprint))).read_all()
-        return table.replace_schema_metadata(None), float(table.schema.metadata[b"seconds"])
+        data = storage.read_bytes(self.url(fingerprint))
+        try:
+            table = pa.ipc.open_file(data).read_all()
+            table.validate(full=True)
+            seconds = float(table.schema.metadata[b"seconds"])
+        except (OSError, KeyError, TypeError, ValueError) as error:  # a torn body may be any
+            raise pa.ArrowInvalid(f"damaged record: {error}") from error
+        return table.replace_schema_metadata(None), seconds
 
 
 # --- the Beam side ---------------------------------------------------------------------------
@@ -193,10 +199,12 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
             self._records.write(item.fingerprint, rows, time.monotonic() - started)
         except StopStage:
             raise
-        except Exception as error:  # noqa: BLE001 - every row must come out; the cause is kept
+        except Exception as error:
             if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
                 what = error.strerror or error
-                raise StopStage(f"{self._stage}: {what} while writing below {self._work}") from error
+                raise StopStage(
+                    f"{self._stage}: {what} while writing below {self._work}"
+                ) from error
             logging.getLogger(__name__).error("%s: %s", item.name, traceback.format_exc())
             detail = clean_detail(f"{type(error).__name__}: {error}")
             rows = self._worker.blame(item, Status.INTERNAL_ERROR, detail)
@@ -220,14 +228,15 @@ def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
     with progress.watch(job.stage, job.unit, rows, local) as reports:
         size = job.worker.threads * 4 if job.worker.threads > 1 else 1
         batches = [list(pending[i : i + size]) for i in range(0, len(pending), size)]
-        pipeline = beam.Pipeline(options=_options(job.params))
-        _ = (
-            pipeline
-            | "Items" >> beam.Create(batches, reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
-            | job.stage.capitalize() >> beam.ParDo(ProcessItems(job.stage, job.worker, work, reports))
-        )
+        process = beam.ParDo(ProcessItems(job.stage, job.worker, work, reports))
         try:
+            pipeline = beam.Pipeline(options=_options(job.params))
+            _ = (
+                pipeline
+                | "Items" >> beam.Create(batches, reshuffle=False)
+                | "Spread" >> beam.Reshuffle()
+                | job.stage.capitalize() >> process
+            )
             pipeline.run().wait_until_finish()
         except Exception as error:
             raise StopStage(progress.stop_reason(reports) or _beam_words(job, error)) from error
@@ -304,6 +313,7 @@ def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:
     """
     started, cpu = time.monotonic(), _cpu_seconds()
     storage.sweep_scratch(job.params.paths.work)
+    storage.sweep_orphans(job.params.paths.data)
     pending = pending_items(job, retry)
     summary = Summary(job.stage, job.unit, items=len(job.items))
     summary.done_before = len(job.items) - len(pending)
@@ -369,9 +379,7 @@ def exit_status(summary: Summary, max_failed: float) -> tuple[int, str]:
 # --- command line ----------------------------------------------------------------------------
 
 
-def main(
-    prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None = None
-) -> int:
+def main(prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None = None) -> int:
     """The command of a Beam stage; the same code path under `dvc repro`."""
     parser = arguments(doc)
     parser.add_argument(
@@ -405,7 +413,9 @@ def arguments(doc: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=doc.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="default: %(default)s"
+    )
     return parser
 
 

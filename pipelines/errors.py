@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake or a missing thing that the user can mend: one line, exit status 2, no traceback."""
+    """A mistake or a missing thing that the user can mend: one line, exit 2, no traceback."""
 
 
 class StopStage(Exception):
@@ -30,7 +30,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_CREDENTIALS = re.compile(r"(\w+://)[^/\s@]+@")
+_CREDENTIALS = re.compile(r"(\w+://)[^/\s'\"]+@")
 _SECRET_QUERY = re.compile(
     r"([?&;](?:sig|signature|token|key|password|auth|x-amz-[\w-]+)=)[^&\s'\"]+", re.IGNORECASE
 )

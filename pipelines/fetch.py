@@ -98,8 +98,11 @@ def from_site(video: str, url: str | None, settings: Download, folder: Path) -> 
 class _Log:
     """yt-dlp's messages: errors arrive as exceptions, the rest is not for a progress bar."""
 
+    last = ""
+
     def debug(self, message: str) -> None:
-        """Dropped."""
+        """Kept until the next one: yt-dlp says here why it passes a file over."""
+        self.last = message
 
     def warning(self, message: str) -> None:
         """Dropped."""
@@ -119,7 +122,7 @@ def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
             raise FetchError(Status.NETWORK, "took longer than download.max_seconds")
 
     options: dict[str, Any] = {
-        "outtmpl": {"default": str(folder / "video.%(ext)s")},
+        "outtmpl": {"default": str(folder).replace("%", "%%") + "/video.%(ext)s"},
         "format": settings.format.replace("{max_height}", str(settings.max_height)),
         "merge_output_format": "mp4/mkv",
         "continuedl": True,
@@ -128,7 +131,6 @@ def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
         "quiet": True,
         "no_warnings": True,
         "noprogress": True,
-        "logger": _Log(),
         "progress_hooks": [stop_late],
         "socket_timeout": settings.timeout,
         "retries": 2,
@@ -176,8 +178,9 @@ def _yt_dlp(url: str, settings: Download, folder: Path) -> Path:
     import yt_dlp
 
     folder.mkdir(parents=True, exist_ok=True)
+    log = _Log()
     try:
-        with yt_dlp.YoutubeDL(ydl_options(settings, folder)) as ydl:
+        with yt_dlp.YoutubeDL(ydl_options(settings, folder) | {"logger": log}) as ydl:
             info = ydl.extract_info(url, download=True)
     except yt_dlp.utils.YoutubeDLError as error:
         raise from_yt_dlp(error) from error
@@ -186,10 +189,12 @@ def _yt_dlp(url: str, settings: Download, folder: Path) -> Path:
     while info and info.get("entries"):
         info = next(iter(info["entries"]))
     for request in (info or {}).get("requested_downloads") or []:
-        path = Path(request["filepath"])
+        path = Path(request.get("filepath", ""))
         if path.is_file():
             return path
-    raise FetchError(Status.NOT_A_VIDEO, "yt-dlp finished without a file")
+    # Only a file over `max_bytes` is passed over without an exception; the log says so.
+    words = clean_detail(log.last.removeprefix("\r[download] "))
+    raise FetchError(Status.NO_FORMAT, words or "yt-dlp finished without a file")
 
 
 # --- all of it -------------------------------------------------------------------------------
@@ -221,17 +226,23 @@ def fetch(
             _clear(folder)
     for attempt in range(settings.retries + 1):
         take_token()
+        arrived = False
         try:
             body = from_site(video, url, settings, folder)
+            arrived = True
             return body, probe(body.path)
         except FetchError as error:
-            if error.status in (Status.NOT_A_VIDEO, Status.TRUNCATED, Status.CORRUPT):
+            broken_off = not arrived and error.status in BROKEN_OFF
+            if not broken_off:
                 _clear(folder)
-            again = error.status in (Status.THROTTLED, Status.NETWORK)
-            if not again or attempt == settings.retries:
+            if not broken_off or attempt == settings.retries:
                 raise FetchError(error.status, error.detail + from_here) from error
             time.sleep(wait(attempt, error.retry_after))
     raise AssertionError("unreachable")
+
+
+BROKEN_OFF = (Status.THROTTLED, Status.NETWORK, Status.TRUNCATED)
+"""Transfers worth another try, which goes on from the `.part` of the one before."""
 
 
 def _clear(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.errors import clean_detail
+from pipelines.errors import FATAL_ERRNOS, clean_detail
 from pipelines.schemas import Status
 
 TABLE: tuple[tuple[str, Status], ...] = (
@@ -17,12 +17,12 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"\bcaptcha\b|unusual traffic|automated (queries|requests)", Status.BOT_CHECK),
     (r"protect our community", Status.BOT_CHECK),
     # Age
-    (r"confirm your age|age.?restricted|inappropriate for some users", Status.AGE_RESTRICTED),
+    (r"confirm your age|age.?restricted|inappropriate (for|or offensive)", Status.AGE_RESTRICTED),
     (r"only available to (signed.in )?adults", Status.AGE_RESTRICTED),
     # Private
     (r"private video|video is private|granted access to this video", Status.PRIVATE),
     (r"members.only|join this channel|requires payment|premium members", Status.PRIVATE),
-    (r"login required|registered users|use --cookies", Status.PRIVATE),
+    (r"login required|registered users|video is restricted", Status.PRIVATE),
     # Place
     (r"(in|from) your (country|location|region)", Status.GEO_BLOCKED),
     (r"geo.?(restrict|block)", Status.GEO_BLOCKED),
@@ -31,26 +31,31 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"http error (429|503)|too many requests|rate.?limit", Status.THROTTLED),
     (r"content isn.?(’|')?t available, try again later", Status.THROTTLED),
     (r"unable to download video data: http error 403", Status.THROTTLED),
+    # After place and pace, whose messages may end in the same advice
+    (r"use --cookies", Status.PRIVATE),
     # Formats
     (r"requested format is not available|no video formats found", Status.NO_FORMAT),
     (r"only images are available|drm.protected|larger than max-filesize", Status.NO_FORMAT),
     (r"live event (will begin|has ended)|premieres in|is not currently live", Status.NO_FORMAT),
+    (r"ffmpeg is not installed", Status.NO_FORMAT),
     # Body
     (r"downloaded file is empty|did not get any data blocks", Status.NOT_A_VIDEO),
-    (r"content.?too.?short|bytes read, \d+ more expected|incompleteread", Status.TRUNCATED),
+    (r"content.?too.?short|\d+ more expected|incompleteread", Status.TRUNCATED),
+    (r"downloaded \d+ bytes, expected \d+", Status.TRUNCATED),
     (r"unsupported url", Status.NOT_A_VIDEO),
     # Gone: YouTube's plain "Video unavailable" is the general word, hence last of its family
     (r"has been (removed|terminated|deleted)|account .*(terminated|closed)", Status.REMOVED),
     (r"copyright (claim|grounds)|violat(ed|ing|ion)", Status.REMOVED),
     (r"http error (404|410)", Status.REMOVED),
     (r"video (is )?(unavailable|not available|no longer available)", Status.REMOVED),
-    (r"(video|page) (does not exist|not found)|no longer available", Status.REMOVED),
+    (r"(video|page) (does not exist|not found)|no longer (available|exists)", Status.REMOVED),
+    (r"recording is not available", Status.REMOVED),
     (r"http error (401|403)", Status.PRIVATE),
     # Anything of the line in between
     (r"http error [45]\d\d", Status.NETWORK),
     (r"timed? ?out|connection (refused|reset|aborted|broken)|unreachable", Status.NETWORK),
     (r"getaddrinfo|name or service|name resolution|resolve host", Status.NETWORK),
-    (r"remote end closed|transporterror|ssl|certificate|proxy", Status.NETWORK),
+    (r"remote end closed|transporterror|\bssl|certificate|proxy", Status.NETWORK),
     (r"unable to (download|connect)|failed to establish", Status.NETWORK),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), status) for pattern, status in TABLE)
@@ -72,8 +77,11 @@ def status_of(text: str) -> Status:
     return Status.NO_FORMAT
 
 
-def from_yt_dlp(error: BaseException) -> FetchError:
-    """Classify a yt_dlp DownloadError by its cause (`exc_info[1]`) and its words."""
+def from_yt_dlp(error: BaseException) -> FetchError | OSError:
+    """Classify a yt_dlp DownloadError by its cause (`exc_info[1]`) and its words.
+
+    The machine's own trouble, a full disk, comes back as the OSError that it is.
+    """
     from yt_dlp.networking.exceptions import HTTPError, TransportError
     from yt_dlp.utils import ContentTooShortError, GeoRestrictedError
 
@@ -81,9 +89,12 @@ def from_yt_dlp(error: BaseException) -> FetchError:
     chain = [error]
     while True:
         info = getattr(cause, "exc_info", None)
-        inner = (info[1] if info else None) or getattr(cause, "cause", None) or cause.__cause__
+        inner = (info[1] if info else None) or getattr(cause, "cause", None)
+        inner = inner or cause.__cause__ or cause.__context__
         if not isinstance(inner, BaseException) or inner in chain:
             break
+        if isinstance(inner, OSError) and inner.errno in FATAL_ERRNOS:
+            return inner
         chain.append(inner)
         cause = inner
     detail = clean_detail(str(error).removeprefix("ERROR: "))

@@ -30,7 +30,9 @@ class ManifestReader:
         except FileNotFoundError:
             raise UserError(f"{url} is missing: run the stage that writes it first") from None
         except pa.ArrowInvalid as error:
-            raise UserError(f"{url} is not a readable manifest ({error}); delete it and rerun") from error
+            raise UserError(
+                f"{url} is not a readable manifest ({error}); delete it and rerun"
+            ) from error
         self._columns = columns
         self._cache: dict[int, pa.Table] = {}
         self._lock = threading.Lock()
@@ -48,6 +50,8 @@ class ManifestReader:
             for i in range(self._file.num_row_groups)
             if self._starts[i] < stop and self._starts[i + 1] > start
         ]
+        if not groups:
+            return self.empty()
         with self._lock:
             if any(i not in self._cache for i in groups):
                 self._cache = {i: self._file.read_row_group(i, self._columns) for i in groups}

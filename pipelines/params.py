@@ -8,6 +8,7 @@ nearest right key. A stage's models hold exactly what decides its output; `beam`
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 class Model(BaseModel):
     """Base of all sections: frozen, strict, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Paths(Model):
@@ -95,14 +96,16 @@ class Catalog(Model):
     metadata: str
     """Folder that holds the published lists: a DVC dependency."""
     takedowns: str = "takedowns.csv"
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    sources: tuple[Source, ...]
     filters: Filters = Filters()
     split: Split = Split()
     max_bad: Fraction = 0.1
     """Failure budget: share of annotations that may be unreadable."""
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> Catalog:
+    def _sources_are_distinct(self) -> Catalog:
+        if not self.sources:
+            raise ValueError("sources must name at least one list or tree")
         names = [s.name for s in self.sources]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources share a name: {sorted(names)}")
@@ -184,7 +187,7 @@ class LandmarkParams(Model):
     device: str = "cpu"
     batch_size: Positive = 16
     min_confidence: Fraction = 0.5
-    min_sharpness: Annotated[float, Field(ge=0)] = 10.0
+    min_sharpness: Annotated[float, Field(ge=0)] = 25.0
     max_yaw: Annotated[float, Field(gt=0, le=180)] = 75.0
     max_pitch: Annotated[float, Field(gt=0, le=180)] = 45.0
     max_roll: Annotated[float, Field(gt=0, le=180)] = 45.0
@@ -245,10 +248,28 @@ class Params(Model):
     beam: Beam = Beam()
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key given twice is an error: the first would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are distinct words."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            problem = ""
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                problem = "a key must be a word; put it in quotes"
+            elif key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str | Path) -> Params:
     """Read and check a params file. Raises UserError naming file, key, reason and remedy."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give one with --params FILE") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -258,29 +279,35 @@ def load(path: str | Path) -> Params:
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: expected sections such as `catalog:`, found {type(data).__name__}")
+        raise UserError(
+            f"{path}: expected sections such as `catalog:`, found {type(data).__name__}"
+        )
     try:
         # Through JSON, so that strict mode takes lists for tuples and nothing else is coerced.
-        return Params.model_validate_json(json.dumps(data, default=str))
+        text = json.dumps(data, default=str)
+    except ValueError as error:
+        raise UserError(f"{path}: an alias holds itself: {error}") from None
+    try:
+        return Params.model_validate_json(text)
     except ValidationError as error:
-        lines = [f"{path}: {_explain(e)}" for e in error.errors()[:5]]
+        lines = [f"{path}: {_explain(e)}" for e in error.errors()]
         raise UserError("\n".join(lines)) from None
 
 
 def _explain(error: Any) -> str:
     location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
+    key = ".".join(part if part.isprintable() else ascii(part) for part in location)
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(location[-1], _fields_at(location[:-1]))}"
     if error["type"] == "missing":
         return f"{key}: this key is required"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    message = error["msg"]
     if error["type"] == "value_error":
-        return f"{key}: {message}" if key else message
+        return f"{key}: {message.removeprefix('Value error, ')}"
+    message = message[:1].lower() + message[1:]
     hint = ""
     if error["type"] == "literal_error":
-        hint = nearest(str(error["input"]), str(error["ctx"]["expected"]).replace("'", "").split(", "))
+        hint = nearest(str(error["input"]), re.findall(r"'(.+?)'", error["ctx"]["expected"]))
     return f"{key}: {message}, found {error['input']!r}{hint}"
 
 

@@ -99,19 +99,21 @@ def watch(stage: str, unit: str, total: int, local: bool) -> Iterator[str | None
     folder = Path(tempfile.mkdtemp(prefix="likeness-"))
     counts = _Counts(folder)
     ended = threading.Event()
-    with _quiet_stderr(folder) as terminal:
-        console = Console(file=terminal)
-        draw = _draw_bar if console.is_terminal else _print_lines
-        thread = threading.Thread(
-            target=draw, args=(console, stage, unit, total, counts, ended), daemon=True
-        )
-        thread.start()
-        try:
-            yield str(folder)
-        finally:
-            ended.set()
-            thread.join(timeout=5)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with _quiet_stderr(folder) as terminal:
+            console = Console(file=terminal)
+            draw = _draw_bar if console.is_terminal else _print_lines
+            thread = threading.Thread(
+                target=draw, args=(console, stage, unit, total, counts, ended), daemon=True
+            )
+            thread.start()
+            try:
+                yield str(folder)
+            finally:
+                ended.set()
+                thread.join(timeout=5)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # What Beam's workers and native libraries say on every run. Whatever else is said, passes.
@@ -139,13 +141,14 @@ def _quiet_stderr(folder: Path) -> Iterator[TextIO]:
     source, sink = os.pipe()
     os.dup2(sink, 2)
     os.close(sink)
+    pumped = os.dup(real)  # the pump's own: it may outlive this block
 
     def pump() -> None:
-        with os.fdopen(source, "rb") as lines:
+        with os.fdopen(source, "rb") as lines, os.fdopen(pumped, "wb", buffering=0) as out:
             for line in lines:
                 stopped = (folder / STOP_FILE).exists()
                 if not stopped and not _CHATTER.search(line.decode("utf-8", "replace")):
-                    os.write(real, line)
+                    out.write(line)
 
     thread = threading.Thread(target=pump, daemon=True)
     thread.start()

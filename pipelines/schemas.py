@@ -314,7 +314,9 @@ DOWNLOADS = pa.schema(
         *_VERDICT,
         pa.field("origin", pa.string()),  # site, mirror or local
         pa.field("url", pa.string()),  # where it was asked for; secrets redacted
-        pa.field("path", pa.string()),  # relative to paths.work unless absolute or a URL
+        pa.field(
+            "path", pa.string()
+        ),  # below paths.work when it begins with videos/, else a mirror's
         pa.field("sha256", pa.string()),
         pa.field("bytes", pa.int64()),
         pa.field("codec", pa.string()),

@@ -58,8 +58,8 @@ def plan_schema() -> pa.Schema:
 def _joined(params: Params) -> Iterator[pa.Table]:
     """Clips with landmarks, in catalog order, with what catalog and crops know of them."""
     paths = params.paths
-    ok = {"catalog": ["status", *IDENTITY, *CATALOG_FACTS], "crop": ["status", *CROP_FACTS]}
-    ok["landmarks"] = ["status", *LANDMARK_FACTS]
+    ok = {"catalog": ["status", *IDENTITY, *CATALOG_FACTS]}
+    ok |= {"crop": ["status", "key", *CROP_FACTS], "landmarks": ["status", "key", *LANDMARK_FACTS]}
     streams = {
         stage: _Stream(ManifestReader(paths.manifest(stage), columns))
         for stage, columns in ok.items()
@@ -67,14 +67,19 @@ def _joined(params: Params) -> Iterator[pa.Table]:
     # Each manifest has one row per ok row of the one before, in the same order, so the ok rows
     # of the catalog line up with all crops, and the ok crops with all landmarks.
     while len(catalog := streams["catalog"].take_ok(ROW_GROUP)):
-        crops = streams["crop"].take(len(catalog))
+        crops = streams["crop"].take_beside(catalog)
         passed = pc.equal(crops["status"], "ok")
         catalog, crops = catalog.filter(passed), crops.filter(passed)
-        landmarks = streams["landmarks"].take(len(crops))
+        landmarks = streams["landmarks"].take_beside(crops)
         passed = pc.equal(landmarks["status"], "ok")
         tables = [t.filter(passed).drop_columns(["status"]) for t in (catalog, crops, landmarks)]
         columns = {name: t[name] for t in tables for name in t.column_names}
         yield pa.table(columns).select(plan_schema().names).cast(plan_schema())
+    if any(stream.left for stream in streams.values()):
+        raise StopStage(STRANGERS)
+
+
+STRANGERS = "shard: the manifests do not belong together; run `dvc repro`"
 
 
 class _Stream:
@@ -83,17 +88,28 @@ class _Stream:
     def __init__(self, reader: ManifestReader) -> None:
         self._reader, self._at = reader, 0
 
+    @property
+    def left(self) -> int:
+        return len(self._reader) - self._at
+
     def take(self, count: int) -> pa.Table:
-        if self._at + count > len(self._reader):
-            raise StopStage("shard: the manifests do not belong together; run `dvc repro`")
+        if count > self.left:
+            raise StopStage(STRANGERS)
         table = self._reader.rows(self._at, self._at + count) if count else self._empty()
         self._at += count
         return table
 
+    def take_beside(self, before: pa.Table) -> pa.Table:
+        """The rows of the clips of `before`."""
+        table = self.take(len(before))
+        if table["key"].to_pylist() != before["key"].to_pylist():
+            raise StopStage(STRANGERS)
+        return table
+
     def take_ok(self, count: int) -> pa.Table:
         """The ok rows among the next `count`, looking on until there is one or the end."""
-        while self._at < len(self._reader):
-            table = self.take(min(count, len(self._reader) - self._at))
+        while self.left:
+            table = self.take(min(count, self.left))
             table = table.filter(pc.equal(table["status"], "ok"))
             if len(table):
                 return table
@@ -152,10 +168,13 @@ def prepare(params: Params) -> engine.Job:
     wanted = {item.name for item in items}
 
     def finish() -> None:
-        for name in _tars(params):
-            if name not in wanted:
-                storage.remove(tar_url(params, name))
-                storage.remove(tar_url(params, name) + ".sha256")
+        for split in SPLITS:
+            folder = storage.join(params.paths.data, "shards", split)
+            storage.sweep_orphans(folder)
+            for name in storage.names(folder):
+                tar = name.removesuffix(".sha256")
+                if tar.endswith(".tar") and tar[0] != "." and tar[:-4] not in wanted:
+                    storage.remove(storage.join(folder, name))
         storage.remove(storage.join(work, plan))
 
     return engine.Job(
@@ -177,21 +196,20 @@ def tar_url(params: Params, shard: str) -> str:
     return storage.join(params.paths.data, "shards", split, f"{shard}.tar")
 
 
-def _tars(params: Params) -> Iterator[str]:
-    for split in SPLITS:
-        folder = storage.join(params.paths.data, "shards", split)
-        for name in storage.names(folder):
-            if name.endswith(".tar") and not name.startswith("."):
-                yield name.removesuffix(".tar")
-
-
 def _intact(params: Params, rows: pa.Table) -> bool:
     """Whether the tar that a record speaks of is still the one under that name."""
     row = rows.slice(0, 1).to_pylist()[0]
     url = tar_url(params, row["shard"])
     try:
-        said = storage.read_bytes(url + ".sha256").decode()
-        return said == _checksum_line(row) and storage.size(url) == row["shard_bytes"]
+        said = storage.read_bytes(url + ".sha256")
+        if said != _checksum_line(row).encode() or storage.size(url) != row["shard_bytes"]:
+            return False
+        if not storage.is_local(url):
+            return True
+        tar, sidecar = storage.local_path(url), storage.local_path(url + ".sha256")
+        # Only a tar touched after its checksum was written is worth reading through.
+        untouched = tar.stat().st_mtime_ns <= sidecar.stat().st_mtime_ns
+        return untouched or storage.sha256(tar) == row["shard_sha256"]
     except FileNotFoundError:
         return False
 
@@ -300,9 +318,7 @@ def _facts(clip: Row, numbers: list[int]) -> Row:
             for name in ("confidence", "sharpness", "face_size", "yaw", "pitch", "roll")
         }
         | {"detected": clip["detected"]},
-        "annotation": {
-            name: _short(clip[name]) for name in ("offset", "fv_conf", "asd_conf")
-        },
+        "annotation": {name: _short(clip[name]) for name in ("offset", "fv_conf", "asd_conf")},
         "landmarks": {"backend": clip["backend"], "points": 68, "sha256": clip["sha256"]},
         "crop_sha256": clip["crop_sha256"],
     }

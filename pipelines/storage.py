@@ -142,7 +142,7 @@ def publish(scratch: Path, url: str) -> None:
 
 @contextlib.contextmanager
 def local_copy(url: str, scratch: Path) -> Iterator[Path]:
-    """The file as a local path: itself when local, else fetched into `scratch` and removed after."""
+    """The file as a local path: itself, or a copy in `scratch` that is removed after."""
     if is_local(url):
         yield local_path(url)
         return
@@ -182,7 +182,7 @@ def _owner() -> str:
 
 @contextlib.contextmanager
 def scratch_folder(work: str) -> Iterator[Path]:
-    """A private folder for unfinished files, on the work folder's file system when that is local."""
+    """A private folder for unfinished files, on a local work folder's own file system."""
     parent = local_path(work) / "tmp" if is_local(work) else Path(tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / _owner()
@@ -198,9 +198,19 @@ def sweep_scratch(work: str) -> None:
     parent = local_path(work) / "tmp" if is_local(work) else None
     if parent is None or not parent.is_dir():
         return
-    host = socket.gethostname()
     for folder in parent.iterdir():
-        name = folder.name.removeprefix(f"tmp-{host}-")
-        pid = name.split("-")[0]
-        if name != folder.name and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if _is_orphan(folder.name):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_orphans(folder: str) -> None:
+    """Delete the unfinished files that killed processes of this host left beside their targets."""
+    for name in names(folder) if is_local(folder) else []:
+        if name.startswith(".") and _is_orphan(name[1:]):
+            remove(join(folder, name))
+
+
+def _is_orphan(name: str) -> bool:
+    rest = name.removeprefix(f"tmp-{socket.gethostname()}-")
+    pid = rest.split("-")[0]
+    return rest != name and pid.isdigit() and not psutil.pid_exists(int(pid))

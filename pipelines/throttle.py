@@ -1,4 +1,4 @@
-"""Manners towards a site: a token bucket and a circuit breaker shared by all processes of a machine.
+"""Manners towards a site: a token bucket and a circuit breaker for all processes of a machine.
 
 Sites count requests by address, so the state belongs to the machine, not to the process: it
 lives in small locked files of the temporary folder.
@@ -29,17 +29,20 @@ def state_file(kind: str, name: str) -> Path:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[dict[str, Any]]:
     """The file's JSON object, written back before the lock is released."""
-    with path.open("a+") as file:
+    with path.open("ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         try:
-            state = json.loads(file.read() or "{}")
-        except json.JSONDecodeError:
+            found = json.loads(file.read())
+        except ValueError:
+            found = None
+        # Anything that is not ours counts as a fresh start.
+        state = found if isinstance(found, dict) else {}
+        if not all(isinstance(value, int | float) for value in state.values()):
             state = {}
         yield state
-        file.seek(0)
-        file.truncate()
-        file.write(json.dumps(state))
+        file.truncate(0)
+        file.write(json.dumps(state).encode())
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class TokenBucket:
         """Take a token, from the future if need be; returns the seconds to wait for it."""
         rate = self.per_minute / 60
         with _locked(self.path) as state:
-            tokens = state.get("tokens", float(self.burst))
+            tokens: float = state.get("tokens", float(self.burst))
             elapsed = max(0.0, now - state.get("at", now))
             tokens = min(float(self.burst), tokens + elapsed * rate)
             state["tokens"], state["at"] = tokens - 1, now
@@ -90,5 +93,5 @@ def backoff(first: float, attempt: int, retry_after: float | None = None) -> flo
 
     A server's Retry-After is honoured, up to five minutes.
     """
-    wait = first * 2**attempt * random.uniform(0.5, 1.5)
+    wait: float = first * 2**attempt * random.uniform(0.5, 1.5)
     return max(wait, min(retry_after or 0.0, 300.0))

@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,26 @@ def _verify_counts(params: Params) -> int:
             if want is None:
                 break
             rows += 1
-    expected = sorted(_keys(params, "landmarks", True))
+    passed = sorted(_keys(params, "landmarks", True))
     indexed = sorted(_keys(params, "shard", False))
-    if expected != indexed:
-        odd = sorted(set(expected).symmetric_difference(indexed))[:3]
-        raise Lie(f"landmarks -> index: {len(expected)} ok, {len(indexed)} indexed; first: {odd}")
+    if passed != indexed:
+        odd = sorted(set(passed).symmetric_difference(indexed))[:3]
+        raise Lie(f"landmarks -> index: {len(passed)} ok, {len(indexed)} indexed; first: {odd}")
+    _verify_places(params)
     _verify_videos(params)
     return rows + len(indexed)
+
+
+def _verify_places(params: Params) -> None:
+    """Every indexed clip is in the split and shard that the catalog gave its person and video."""
+    columns = ["source", "key", "split", "shard"]
+
+    def places(stage: str) -> set[tuple[str, ...]]:
+        batches = ManifestReader(params.paths.manifest(stage), columns).batches()
+        return {tuple(row.values()) for batch in batches for row in batch.to_pylist()}
+
+    if odd := sorted(places("shard") - places("catalog"))[:3]:
+        raise Lie(f"catalog -> index: the catalog puts these clips elsewhere: {odd}")
 
 
 def _verify_videos(params: Params) -> None:
@@ -125,11 +139,13 @@ def _verify_tar(params: Params, name: str, clips: list[Row], full: bool) -> None
     expected = [member for clip in clips for member in _members(clip)]
     found = [(member.name, member.offset_data, member.size) for member in members]
     if expected != found:
-        odd = next((e, f) for e, f in zip(expected, [*found, None], strict=False) if e != f)
+        odd = next(pair for pair in zip_longest(expected, found) if pair[0] != pair[1])
         raise Lie(f"{url}: the index says {odd[0]}, the tar holds {odd[1]}")
     for member in members:
-        if member.mtime or member.uid or member.gid or member.uname or not member.isreg():
+        if member.mtime or member.uid or member.gid or member.uname or member.gname:
             raise Lie(f"{url}: {member.name} carries a clock or an owner")
+        if not member.isreg() or member.mode != 0o644:
+            raise Lie(f"{url}: {member.name} is no plain file of mode 644")
     if full:
         for clip in clips:
             _verify_clip(url, clip, data)
@@ -176,7 +192,7 @@ def _verify_clip(url: str, clip: Row, tar: bytes) -> None:
 
 
 def _verify_no_strays(params: Params, known: set[str]) -> None:
-    for split in SPLITS:
+    for split in ("", *SPLITS):
         folder = storage.join(params.paths.data, "shards", split)
         for name in storage.names(folder):
             if name.removesuffix(".sha256").removesuffix(".tar") not in known:

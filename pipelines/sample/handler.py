@@ -91,7 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in CODES:
             self._refuse(fault)
         elif fault == "bot_check":
-            self._text(403, BOT_CHECK)
+            # yt-dlp keeps the reason of a 403 and throws its body away.
+            self._text(403, BOT_CHECK, reason=BOT_CHECK.partition(".")[0].replace("’", "'"))
         elif fault == "page":
             self._text(200, "Before you continue")
         elif fault == "html":
@@ -142,17 +143,29 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _text(
-        self, code: int, words: str, kind: str = "text/html", extra: Mapping[str, str] | None = None
+        self,
+        code: int,
+        words: str,
+        kind: str = "text/html",
+        extra: Mapping[str, str] | None = None,
+        reason: str | None = None,
     ) -> None:
         body = _PAGE.format(words).encode()
-        self._head(code, len(body), f"{kind}; charset=utf-8" if "text" in kind else kind, extra)
+        self._head(
+            code, len(body), f"{kind}; charset=utf-8" if "text" in kind else kind, extra, reason
+        )
         if self.command != "HEAD":
             self._send(body)
 
     def _head(
-        self, code: int, length: int, kind: str | None, extra: Mapping[str, str] | None = None
+        self,
+        code: int,
+        length: int,
+        kind: str | None,
+        extra: Mapping[str, str] | None = None,
+        reason: str | None = None,
     ) -> None:
-        self.send_response(code)
+        self.send_response(code, reason)
         if kind:
             self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))

@@ -235,6 +235,7 @@ def test_yt_dlp_reports_the_status(
 @pytest.mark.parametrize(
     ("video", "words"),
     [
+        ("bot00000000", "403: Sign in to confirm you're not a bot"),
         ("page0000000", "Unsupported URL"),
         ("cut00000000", "more expected"),
         ("empty000000", "Did not get any data blocks"),

@@ -1,0 +1,199 @@
+"""Two drawings as inline SVG: the funnel and a histogram.
+
+Colours come from the page's CSS variables, so that light and dark need one drawing each.
+Every mark carries a <title>: a tooltip for the eye, words for a screen reader.
+"""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from pipelines.facts import Histogram
+from pipelines.funnel import Funnel, Step, kind
+
+# --- the funnel ------------------------------------------------------------------------------
+
+WIDTH, TOP, BAND = 1000, 64, 190
+"""The page's width, the first node's top edge, and the height of all annotated clips."""
+NODE, GAP, LABEL = 12, 232, 21
+"""A node's width, the way between two nodes, and the height that a loss's label needs."""
+LEFT = (WIDTH - 4 * GAP - NODE) / 2
+NAMES = {
+    "catalog": "annotated",
+    "download": "wanted",
+    "crop": "downloaded",
+    "landmarks": "cropped",
+    "shard": "in shards",
+}
+LOST_AT = {"catalog": "catalog", "download": "download", "crop": "crop", "landmarks": "landmarks"}
+
+
+def funnel_svg(funnel: Funnel) -> str:
+    """Clips from annotation to shard; widths are proportional to clips."""
+    scale = BAND / max(funnel.annotated, 1)
+    parts: list[str] = []
+    bottom = float(TOP + BAND)
+    for at, step in enumerate(funnel.steps):
+        x = LEFT + at * GAP
+        drawn, low = _losses(step, x, scale, funnel.annotated)
+        parts += [_main(x, step.clips_out * scale), *drawn]
+        parts += _node(x, step.stage, step.clips_in, scale, funnel.annotated, "start")
+        bottom = max(bottom, low)
+    x = LEFT + len(funnel.steps) * GAP
+    parts += _node(x, "shard", funnel.shards, scale, funnel.annotated, "end")
+    height = math.ceil(bottom + 12)
+    words = f"{funnel.annotated:,} annotated clips, {funnel.shards:,} in shards"
+    return (
+        f'<svg class="funnel" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="Funnel: {words}">{"".join(parts)}</svg>'
+    )
+
+
+def _node(
+    x: float, stage: str, clips: int, scale: float, annotated: int, anchor: str
+) -> list[str]:
+    height = max(clips * scale, 1)
+    text_x = x if anchor == "start" else x + NODE
+    share = f"{clips / annotated:.1%}" if annotated else ""
+    return [
+        f'<rect class="node" x="{x:.1f}" y="{TOP}" width="{NODE}" height="{height:.1f}" rx="2"/>',
+        f'<text class="big" x="{text_x:.1f}" y="26" text-anchor="{anchor}">{clips:,}</text>',
+        f'<text class="soft" x="{text_x:.1f}" y="46" text-anchor="{anchor}">'
+        f"{NAMES[stage]} · {share}</text>",
+    ]
+
+
+def _main(x: float, height: float) -> str:
+    if not height:
+        return ""
+    return (
+        f'<rect class="flow" x="{x + NODE:.1f}" y="{TOP}" width="{GAP - NODE}" '
+        f'height="{height:.1f}"/>'
+    )
+
+
+def _losses(step: Step, x: float, scale: float, annotated: int) -> tuple[list[str], float]:
+    """Ribbons that leave the band's lower edge, each to its own label; and the lowest point."""
+    parts = []
+    source = TOP + step.clips_out * scale
+    target = source + (34 if step.losses else 0)
+    for status, clips in step.ordered:
+        thick = clips * scale
+        drawn = max(thick, 1.0)
+        start, end, middle = x + NODE, x + NODE + 46, x + NODE + 23
+        y0, y1 = source + thick / 2, target + max(thick, LABEL) / 2
+        title = f"{clips:,} clips lost at {step.stage}: {status} ({clips / annotated:.1%})"
+        parts.append(
+            f'<g class="loss {kind(status)}"><title>{escape(title)}</title>'
+            f'<path d="M{start:.1f} {y0:.1f}C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} '
+            f'{end:.1f} {y1:.1f}" stroke-width="{drawn:.2f}"/>'
+            f'<rect x="{end:.1f}" y="{y1 - max(drawn, 4) / 2:.1f}" width="4" '
+            f'height="{max(drawn, 4):.1f}" rx="1"/>'
+            f'<text x="{end + 10:.1f}" y="{y1 + 4:.1f}">{escape(status)} '
+            f'<tspan class="count">{clips:,}</tspan></text></g>'
+        )
+        source += thick
+        target += max(thick, LABEL)
+    return parts, target
+
+
+# --- histograms ------------------------------------------------------------------------------
+
+W, H, LOW, HIGH = 320, 150, 124, 14
+"""The drawing, and where its bars begin and end."""
+
+
+def histogram_svg(chart: Histogram) -> str:
+    """Bars for what passed with what was turned away on top; thresholds as dashed lines."""
+    first, last = _shown(chart)
+    peak = max(int((chart.kept + chart.lost).max()), 1)
+    step = (W - 8) / (last - first)
+    scale = (LOW - HIGH) / peak
+    parts = []
+    for at in range(first, last):
+        kept, lost = int(chart.kept[at]), int(chart.lost[at])
+        if not kept + lost:
+            continue
+        x = 4 + (at - first) * step
+        low, high = _number(chart.edges[at]), _number(chart.edges[at + 1])
+        words = f"{low} to {high} {chart.unit}: {kept:,} clips" + (
+            f", {lost:,} turned away" if lost else ""
+        )
+        # A single clip among a million still shows.
+        top = max(kept * scale, 1.5 if kept else 0)
+        above = max(lost * scale, 1.5 if lost else 0)
+        parts.append(f"<g><title>{escape(words)}</title>")
+        for name, y, height in (("bar", LOW - top, top), ("bar lost", LOW - top - above, above)):
+            if height:
+                parts.append(
+                    f'<rect class="{name}" x="{x + 0.5:.1f}" y="{y:.1f}" '
+                    f'width="{max(step - 1, 1):.1f}" height="{height:.1f}"/>'
+                )
+        parts.append("</g>")
+    parts.append(f'<path class="axis" d="M4 {LOW + 0.5}H{W - 4}"/>')
+    for limit in chart.limits:
+        if (place := _place(chart, limit, first, last)) is not None:
+            x = 4 + place * step
+            title = f"the limit of params.yaml: {_number(limit)} {chart.unit}"
+            parts.append(
+                f'<g><title>{escape(title)}</title><path class="limit" d="M{x:.1f} {HIGH}V{LOW}"/></g>'
+            )
+    parts += _ticks(chart, first, last, step)
+    n, lost = int((chart.kept + chart.lost).sum()), int(chart.lost.sum())
+    words = f"Histogram of {chart.title}: {n:,} clips, {lost:,} of them turned away"
+    return (
+        f'<svg class="histogram" viewBox="0 0 {W} {H}" role="img" '
+        f'aria-label="{escape(words)}">{"".join(parts)}</svg>'
+    )
+
+
+def _shown(chart: Histogram) -> tuple[int, int]:
+    """The bins to show: those that hold something and a margin, at least a third of them."""
+    total = chart.kept + chart.lost
+    filled = total.nonzero()[0]
+    bins = len(total)
+    if not len(filled):
+        return 0, bins
+    first, last = int(filled[0]) - 1, int(filled[-1]) + 2
+    spare = max(bins // 3 - (last - first), 0)
+    first, last = first - spare // 2, last + spare - spare // 2
+    if first < 0:
+        first, last = 0, last - first
+    return max(first - max(last - bins, 0), 0), min(last, bins)
+
+
+def _place(chart: Histogram, value: float, first: int, last: int) -> float | None:
+    """Where a value lies, in bins from the first one shown; None outside."""
+    edges = chart.edges
+    if not edges[first] <= value <= edges[last]:
+        return None
+    at = min(int(edges.searchsorted(value, side="right")) - 1, last - 1)
+    return at - first + float((value - edges[at]) / (edges[at + 1] - edges[at]))
+
+
+def _ticks(chart: Histogram, first: int, last: int, step: float) -> list[str]:
+    """About five numbers below the axis."""
+    every = max(1, round((last - first) / 5))
+    # Bins centred on whole numbers are labelled by their centre.
+    centred = bool(chart.edges[0] % 1 == 0.5)
+    parts = []
+    for at in range(first, last + (not centred)):
+        if at % every:
+            continue
+        value = chart.edges[at] + (0.5 if centred else 0)
+        x = 4 + (at - first + (0.5 if centred else 0)) * step
+        anchor = "start" if x < 14 else "end" if x > W - 14 else "middle"
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{LOW + 17}" text-anchor="{anchor}">'
+            f"{_number(value)}</text>"
+        )
+    return parts
+
+
+def _number(value: float) -> str:
+    """Short: 12, 0.25, 1,024."""
+    value = float(value)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}".replace("-", "−")

@@ -1,0 +1,62 @@
+"""The templates' environment: how numbers, sizes and names are written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def environment(html: bool) -> Environment:
+    """Templates of this package. Raises UserError where jinja2 is not installed."""
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise UserError("card: jinja2 is not installed: pip install 'likeness[card]'") from None
+    made = Environment(
+        loader=PackageLoader("pipelines"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=html,
+        lstrip_blocks=html,
+    )
+    made.filters.update(n=number, size=size, hours=hours, cell=cell, count=count, decimal=decimal)
+    return made
+
+
+def number(value: int) -> str:
+    """1,234."""
+    return f"{value:,}"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def hours(value: float) -> str:
+    """0.26 or 1,092."""
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def cell(text: object) -> str:
+    """Text in a Markdown table: one line, no bar that would end the cell."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def count(value: float | None) -> str:
+    """A whole number that may not be known."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def decimal(value: float | None) -> str:
+    """Three figures of a number that may not be known."""
+    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
