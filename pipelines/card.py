@@ -26,13 +26,16 @@ from pipelines.templating import environment
 
 STAGE = "card"
 
-# Licences that Hugging Face knows by name; any other is spelled out as `license_name`.
-KNOWN_LICENCES = frozenset(
-    "apache-2.0 mit bsd-2-clause bsd-3-clause cc0-1.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 "
-    "cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 "
-    "cc-by-nc-sa-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nd-4.0 odc-by odbl pddl other "
-    "unknown".split()
-)
+# Licences by their SPDX names, as Hugging Face writes them: in small letters, three cut short.
+SPDX = {
+    name.lower(): name
+    for name in (
+        *("Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0"),
+        *("CC-BY-2.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-ND-4.0"),
+        *("CC-BY-NC-2.0", "CC-BY-NC-3.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-2.0", "CC-BY-NC-SA-3.0"),
+        *("CC-BY-NC-SA-4.0", "CC-BY-NC-ND-3.0", "CC-BY-NC-ND-4.0"),
+    )
+} | {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0"}
 SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -98,24 +101,28 @@ def _csv(funnel: Funnel) -> bytes:
 def readme(params: Params, funnel: Funnel, dataset: Dataset) -> bytes:
     """The dataset card."""
     card = params.card
-    text = environment(html=False).get_template("README.md.j2").render(
-        front_matter=front_matter(params, dataset),
-        title=" ".join(card.title.split()),
-        description=card.description.strip(),
-        homepage=card.homepage,
-        citation=card.citation.strip(),
-        licence=card.licence,
-        total=dataset.total,
-        splits=dataset.splits,
-        digest=dataset.digest,
-        settings=list(settings(params)),
-        frames=params.shard.frames,
-        crop_size=params.crop.size,
-        backend=params.landmarks.backend,
-        funnel=funnel,
-        losses=list(losses(funnel)),
-        excluded=funnel.excluded(),
-        first_split=next(iter(dataset.splits), "train"),
+    text = (
+        environment(html=False)
+        .get_template("README.md.j2")
+        .render(
+            front_matter=front_matter(params, dataset),
+            title=" ".join(card.title.split()),
+            description=card.description.strip(),
+            homepage=card.homepage,
+            citation=card.citation.strip(),
+            licence=card.licence,
+            total=dataset.total,
+            splits=dataset.splits,
+            digest=dataset.digest,
+            settings=list(settings(params)),
+            frames=params.shard.frames,
+            crop_size=params.crop.size,
+            backend=params.landmarks.backend,
+            funnel=funnel,
+            losses=list(losses(funnel)),
+            excluded=funnel.excluded(),
+            first_split=next(iter(dataset.splits), "train"),
+        )
     )
     return text.encode()
 
@@ -152,7 +159,7 @@ def front_matter(params: Params, dataset: Dataset) -> str:
 def licence(params: Params) -> dict[str, Any]:
     """The licence in the hub's words."""
     name = params.card.licence.strip()
-    if name.lower() in KNOWN_LICENCES:
+    if name.lower() in SPDX.keys() | {"other", "unknown"}:
         return {"license": name.lower()}
     return {"license": "other", "license_name": name}
 
@@ -160,9 +167,8 @@ def licence(params: Params) -> dict[str, Any]:
 def licence_url(params: Params) -> str:
     """The licence in Croissant's words: an SPDX address where the name is known."""
     name = params.card.licence.strip()
-    if name.lower() not in KNOWN_LICENCES - {"other", "unknown"}:
-        return name
-    return f"https://spdx.org/licenses/{name.upper().replace('APACHE', 'Apache')}.html"
+    spdx = SPDX.get(name.lower())
+    return f"https://spdx.org/licenses/{spdx}.html" if spdx else name
 
 
 def settings(params: Params) -> Iterator[tuple[str, str]]:

@@ -26,7 +26,6 @@ NAMES = {
     "landmarks": "cropped",
     "shard": "in shards",
 }
-LOST_AT = {"catalog": "catalog", "download": "download", "crop": "crop", "landmarks": "landmarks"}
 
 
 def funnel_svg(funnel: Funnel) -> str:
@@ -50,9 +49,7 @@ def funnel_svg(funnel: Funnel) -> str:
     )
 
 
-def _node(
-    x: float, stage: str, clips: int, scale: float, annotated: int, anchor: str
-) -> list[str]:
+def _node(x: float, stage: str, clips: int, scale: float, annotated: int, anchor: str) -> list[str]:
     height = max(clips * scale, 1)
     text_x = x if anchor == "start" else x + NODE
     share = f"{clips / annotated:.1%}" if annotated else ""
@@ -77,7 +74,14 @@ def _losses(step: Step, x: float, scale: float, annotated: int) -> tuple[list[st
     """Ribbons that leave the band's lower edge, each to its own label; and the lowest point."""
     parts = []
     source = TOP + step.clips_out * scale
-    target = source + (34 if step.losses else 0)
+    target = source + 20
+    if step.losses:
+        # The stage's name and its sum head the list.
+        parts.append(
+            f'<text class="lost" x="{x + NODE + 56:.1f}" y="{target + 14:.1f}">'
+            f'{step.stage} <tspan class="count">−{step.losses.total():,}</tspan></text>'
+        )
+        target += LABEL
     for status, clips in step.ordered:
         thick = clips * scale
         drawn = max(thick, 1.0)
@@ -100,13 +104,14 @@ def _losses(step: Step, x: float, scale: float, annotated: int) -> tuple[list[st
 
 # --- histograms ------------------------------------------------------------------------------
 
-W, H, LOW, HIGH = 320, 150, 124, 14
+W, H, LOW, HIGH = 320, 150, 124, 18
 """The drawing, and where its bars begin and end."""
 
 
 def histogram_svg(chart: Histogram) -> str:
     """Bars for what passed with what was turned away on top; thresholds as dashed lines."""
     first, last = _shown(chart)
+    total = int((chart.kept + chart.lost).sum())
     peak = max(int((chart.kept + chart.lost).max()), 1)
     step = (W - 8) / (last - first)
     scale = (LOW - HIGH) / peak
@@ -137,11 +142,16 @@ def histogram_svg(chart: Histogram) -> str:
             x = 4 + place * step
             title = f"the limit of params.yaml: {_number(limit)} {chart.unit}"
             parts.append(
-                f'<g><title>{escape(title)}</title><path class="limit" d="M{x:.1f} {HIGH}V{LOW}"/></g>'
+                f"<g><title>{escape(title)}</title>"
+                f'<path class="limit" d="M{x:.1f} {HIGH}V{LOW}"/></g>'
             )
     parts += _ticks(chart, first, last, step)
-    n, lost = int((chart.kept + chart.lost).sum()), int(chart.lost.sum())
-    words = f"Histogram of {chart.title}: {n:,} clips, {lost:,} of them turned away"
+    parts.append(
+        f'<text class="tick" x="{W - 4}" y="{HIGH - 4}" text-anchor="end">'
+        f"highest bar {peak if total else 0:,}</text>"
+    )
+    away = int(chart.lost.sum())
+    words = f"Histogram of {chart.title}: {total:,} clips, {away:,} of them turned away"
     return (
         f'<svg class="histogram" viewBox="0 0 {W} {H}" role="img" '
         f'aria-label="{escape(words)}">{"".join(parts)}</svg>'
@@ -173,22 +183,31 @@ def _place(chart: Histogram, value: float, first: int, last: int) -> float | Non
 
 
 def _ticks(chart: Histogram, first: int, last: int, step: float) -> list[str]:
-    """About five numbers below the axis."""
-    every = max(1, round((last - first) / 5))
-    # Bins centred on whole numbers are labelled by their centre.
-    centred = bool(chart.edges[0] % 1 == 0.5)
+    """A few round numbers below the axis."""
     parts = []
-    for at in range(first, last + (not centred)):
-        if at % every:
+    for value in _round_values(float(chart.edges[first]), float(chart.edges[last]), chart.log):
+        place = _place(chart, value, first, last)
+        if place is None:
             continue
-        value = chart.edges[at] + (0.5 if centred else 0)
-        x = 4 + (at - first + (0.5 if centred else 0)) * step
+        x = 4 + place * step
         anchor = "start" if x < 14 else "end" if x > W - 14 else "middle"
         parts.append(
+            f'<path class="axis" d="M{x:.1f} {LOW}v4"/>'
             f'<text class="tick" x="{x:.1f}" y="{LOW + 17}" text-anchor="{anchor}">'
             f"{_number(value)}</text>"
         )
     return parts
+
+
+def _round_values(low: float, high: float, log: bool) -> list[float]:
+    """Up to seven round numbers from low to high: powers of two, or 1, 2 or 5 times ten to n."""
+    if log:
+        powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+        return [2.0**power for power in powers[:: 1 + len(powers) // 8]]
+    rough = (high - low) / 7
+    ten = 10.0 ** math.floor(math.log10(rough))
+    step = next(ten * factor for factor in (1, 2, 5, 10) if ten * factor >= rough)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _number(value: float) -> str:

@@ -22,7 +22,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.shard import tar_url
+from pipelines.shard import SPLITS, tar_url
 
 SIDE = 128
 """Pixels of a thumbnail."""
@@ -62,7 +62,7 @@ def contact_sheet(params: Params) -> Iterator[Thumbnail]:
     """`card.thumbnails` clips, ordered by split and key. Raises UserError where a tar is gone."""
     index = ManifestReader(params.paths.manifest("shard"))
     rows = [index.rows(at, at + 1).to_pylist()[0] for at in chosen_rows(params)]
-    for row in sorted(rows, key=lambda row: (row["split"], row["key"])):
+    for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["key"])):
         yield _thumbnail(params, row)
 
 

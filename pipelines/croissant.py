@@ -135,7 +135,7 @@ def _distribution(dataset: Dataset) -> list[Node]:
         "description": "One row per clip: its tar and where its members lie in it.",
         "contentUrl": "index.parquet",
         "contentSize": f"{dataset.index_bytes} B",
-        "encodingFormat": "application/vnd.apache.parquet",
+        "encodingFormat": "application/x-parquet",
         "sha256": dataset.digest,
     }
     nodes = [index, *(_tar(tar) for tar in dataset.tars)]
@@ -181,9 +181,7 @@ def _record_sets(dataset: Dataset) -> list[Node]:
             _field("splits/name", "Name of the split.", "sc:Text"),
             _field("splits/url", "What the split is for.", "sc:URL"),
         ],
-        "data": [
-            {"splits/name": name, "splits/url": SPLIT_URLS[name]} for name in dataset.splits
-        ],
+        "data": [{"splits/name": name, "splits/url": SPLIT_URLS[name]} for name in dataset.splits],
     }
     clips = {
         "@type": "cr:RecordSet",

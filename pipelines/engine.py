@@ -68,7 +68,7 @@ class Worker(Protocol):
         """Load models, open manifests."""
 
     def process(self, item: Item, scratch: Path) -> pa.Table:
-        """The rows of one item. Any exception but StopStage becomes INTERNAL_ERROR rows."""
+        """The rows of one item. Any exception that is not for people becomes INTERNAL_ERROR rows."""
 
     def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """The rows of an item that could not be processed."""
@@ -185,7 +185,7 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
                 with ThreadPoolExecutor(self._worker.threads) as pool:
                     for counts in pool.map(self._one, batch):
                         yield from counts
-        except StopStage as stop:
+        except (StopStage, UserError) as stop:
             self._reporter.stop(str(stop))
             raise
 
@@ -197,7 +197,7 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
             if len(rows) != item.rows:
                 raise AssertionError(f"{item.name}: {item.rows} rows in, {len(rows)} out")
             self._records.write(item.fingerprint, rows, time.monotonic() - started)
-        except StopStage:
+        except (StopStage, UserError):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:

@@ -100,8 +100,11 @@ def read_dataset(params: Params) -> Dataset:
     columns = ["source", "person", "video", "split", "shard", "shard_sha256", "shard_bytes"]
     columns += ["frames", "frame_numbers"]
     reader = ManifestReader(url, columns)
+    hasher = hashlib.sha256()
     with storage.open_read(url) as file:
-        dataset = Dataset(hashlib.file_digest(file, "sha256").hexdigest(), storage.size(url))
+        while chunk := file.read(storage.CHUNK):
+            hasher.update(chunk)
+    dataset = Dataset(hasher.hexdigest(), storage.size(url))
     found: dict[str, Share] = {}
     tars: dict[str, Tar] = {}
     for batch in reader.batches():
@@ -140,6 +143,8 @@ class Histogram:
     edges: Floats
     limits: tuple[float, ...] = ()
     """Thresholds of params.yaml on this axis."""
+    log: bool = False
+    """Bins grow by a constant factor."""
     kept: npt.NDArray[np.int64] = field(init=False)
     lost: npt.NDArray[np.int64] = field(init=False)
 
@@ -159,20 +164,19 @@ def read_histograms(params: Params) -> list[Histogram]:
     """Measure every crop that the landmarks stage looked at."""
     own = params.landmarks
     size, line = float(params.crop.size), np.linspace
+    angles = line(-90, 90, 37)
     charts = {
         "fps": Histogram("Source frame rate", "fps", np.arange(7.5, 63.5, 1.0)),
-        "seconds": Histogram(
-            "Clip length", "s", line(0, 24, 25), (params.crop.min_frames / FPS,)
-        ),
+        "seconds": Histogram("Clip length", "s", line(0, 24, 49), (params.crop.min_frames / FPS,)),
         "face": Histogram("Face in the crop", "px", line(0, size, 33)),
         "source_face": Histogram("Face in the source", "px", line(0, 640, 33)),
-        "yaw": Histogram("Yaw", "degrees", line(-90, 90, 37), (-own.max_yaw, own.max_yaw)),
         "sharpness": Histogram(
-            "Sharpness", "", 2.0 ** np.arange(1, 13.5, 0.5), (own.min_sharpness,)
+            "Sharpness", "", 2.0 ** np.arange(1, 13.5, 0.5), (own.min_sharpness,), log=True
         ),
-        "confidence": Histogram(
-            "Landmark confidence", "", line(0, 1, 41), (own.min_confidence,)
-        ),
+        "confidence": Histogram("Landmark confidence", "", line(0, 1, 41), (own.min_confidence,)),
+        "yaw": Histogram("Yaw", "degrees", angles, (-own.max_yaw, own.max_yaw)),
+        "pitch": Histogram("Pitch", "degrees", angles, (-own.max_pitch, own.max_pitch)),
+        "roll": Histogram("Roll", "degrees", angles, (-own.max_roll, own.max_roll)),
     }
     for values, kept in _measured(params):
         for name, chart in charts.items():
@@ -185,8 +189,9 @@ def _measured(params: Params) -> Iterator[tuple[dict[str, Floats], npt.NDArray[n
     crops = ManifestReader(
         params.paths.manifest("crop"), ["status", "frames", "source_fps", "size", "crop_boxes"]
     )
+    measures = ["sharpness", "confidence", "yaw", "pitch", "roll"]
     landmarks = ManifestReader(
-        params.paths.manifest("landmarks"), ["status", "face_size", "yaw", "sharpness", "confidence"]
+        params.paths.manifest("landmarks"), ["status", "face_size", *measures]
     )
     at = 0
     for batch in crops.batches():
@@ -202,14 +207,12 @@ def _measured(params: Params) -> Iterator[tuple[dict[str, Floats], npt.NDArray[n
         )
         face = _floats(rows["face_size"])
         yield (
-            {
+            {name: _floats(rows[name]) for name in measures}
+            | {
                 "fps": _floats(ok["source_fps"]),
                 "seconds": _floats(ok["frames"]) / FPS,
                 "face": face,
                 "source_face": face * _floats(width) / _floats(ok["size"]),
-                "yaw": _floats(rows["yaw"]),
-                "sharpness": _floats(rows["sharpness"]),
-                "confidence": _floats(rows["confidence"]),
             },
             pc.equal(rows["status"], "ok").to_numpy(),
         )

@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 
 from pipelines import storage
-from pipelines.errors import UserError, clean_detail
+from pipelines.errors import FATAL_ERRNOS, UserError, clean_detail
 from pipelines.fetch_errors import FetchError, from_yt_dlp
 from pipelines.params import Download
 from pipelines.schemas import Status
@@ -224,6 +224,10 @@ def fetch(
         except FetchError as error:
             from_here = f"; mirror: {error}"
             _clear(folder)
+        except OSError as error:  # a folder or an object store that does not answer
+            if error.errno in FATAL_ERRNOS:
+                raise
+            from_here = f"; mirror: {Status.NETWORK}: {clean_detail(error)}"
     for attempt in range(settings.retries + 1):
         take_token()
         arrived = False

@@ -21,7 +21,7 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"only available to (signed.in )?adults", Status.AGE_RESTRICTED),
     # Private
     (r"private video|video is private|granted access to this video", Status.PRIVATE),
-    (r"members.only|join this channel|requires payment|premium members", Status.PRIVATE),
+    (r"members.only|channel.s members|join this channel|requires payment|premium members", Status.PRIVATE),
     (r"login required|registered users|video is restricted", Status.PRIVATE),
     # Place
     (r"(in|from) your (country|location|region)", Status.GEO_BLOCKED),
@@ -59,6 +59,8 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"unable to (download|connect)|failed to establish", Status.NETWORK),
 )
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), status) for pattern, status in TABLE)
+# yt-dlp's `[extractor] video: `, which must not be taken for words.
+_WHO = re.compile(r"^(ERROR: )?\[[\w:+-]+\] \S+: ")
 
 
 class FetchError(Exception):
@@ -71,8 +73,9 @@ class FetchError(Exception):
 
 def status_of(text: str) -> Status:
     """The status that a message stands for; what nobody knows is NO_FORMAT, with its words kept."""
+    words = _WHO.sub("", text)
     for pattern, status in _COMPILED:
-        if pattern.search(text):
+        if pattern.search(words):
             return status
     return Status.NO_FORMAT
 
@@ -97,8 +100,8 @@ def from_yt_dlp(error: BaseException) -> FetchError | OSError:
             return inner
         chain.append(inner)
         cause = inner
-    detail = clean_detail(str(error).removeprefix("ERROR: "))
-    status = status_of(str(error))
+    words = clean_detail(error, 10_000)
+    status, detail = status_of(words), clean_detail(words.removeprefix("ERROR: "))
     retry_after = None
     for link in chain:
         if isinstance(link, GeoRestrictedError):

@@ -170,9 +170,9 @@ class Crop(Model):
     min_face: Annotated[int, Field(ge=0)] = 40
     """Pixels of the source."""
     min_frames: Positive = 25
-    scene_threshold: Fraction = 0.5
+    scene_threshold: Fraction = 0.55
     """0 turns the check off."""
-    crf: Annotated[int, Field(ge=0, le=51)] = 18
+    crf: Annotated[int, Field(ge=0, le=51)] = 16
     preset: Literal[
         "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"
     ] = "veryfast"

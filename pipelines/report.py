@@ -34,24 +34,28 @@ def report(
     from markupsafe import Markup
 
     metrics = {stage: read_metrics(params, stage) for stage in STAGES}
-    text = environment(html=True).get_template("report.html.j2").render(
-        name=params.name,
-        title=params.card.title,
-        description=params.card.description,
-        backend=params.landmarks.backend,
-        total=dataset.total,
-        digest=dataset.digest,
-        splits=dataset.splits,
-        funnel=funnel,
-        # The drawings escape what they show themselves.
-        funnel_svg=Markup(funnel_svg(funnel)),
-        histograms=[(chart, Markup(histogram_svg(chart))) for chart in histograms],
-        statuses=list(statuses(funnel)),
-        thumbnails=list(contact_sheet(params)),
-        timings=[timing(stage, found) for stage, found in metrics.items()],
-        slowest={stage: slowest(found) for stage, found in metrics.items() if slowest(found)},
-        missing=[stage for stage, found in metrics.items() if found is None],
-        shown_failures=SHOWN_FAILURES,
+    text = (
+        environment(html=True)
+        .get_template("report.html.j2")
+        .render(
+            name=params.name,
+            title=params.card.title,
+            description=params.card.description,
+            backend=params.landmarks.backend,
+            total=dataset.total,
+            digest=dataset.digest,
+            splits=dataset.splits,
+            funnel=funnel,
+            # The drawings escape what they show themselves.
+            funnel_svg=Markup(funnel_svg(funnel)),
+            histograms=[(chart, Markup(histogram_svg(chart))) for chart in histograms],
+            statuses=list(statuses(funnel)),
+            thumbnails=list(contact_sheet(params)),
+            timings=[timing(stage, found) for stage, found in metrics.items()],
+            slowest={stage: slowest(found) for stage, found in metrics.items() if slowest(found)},
+            missing=[stage for stage, found in metrics.items() if found is None],
+            shown_failures=SHOWN_FAILURES,
+        )
     )
     return text.encode()
 

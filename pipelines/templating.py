@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
@@ -24,7 +25,8 @@ def environment(html: bool) -> Environment:
         trim_blocks=html,
         lstrip_blocks=html,
     )
-    made.filters.update(n=number, size=size, hours=hours, cell=cell, count=count, decimal=decimal)
+    made.filters.update(n=number, size=size, hours=hours, count=count, decimal=decimal)
+    made.filters.update(cell=cell, ticks=ticks)
     return made
 
 
@@ -60,3 +62,10 @@ def count(value: float | None) -> str:
 def decimal(value: float | None) -> str:
     """Three figures of a number that may not be known."""
     return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def ticks(text: str) -> str:
+    """HTML of a text whose `names` stand between backticks."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))

@@ -42,7 +42,7 @@ def test_remedies_name_retries_that_parse() -> None:
 
 
 def test_what_a_person_wanted_is_no_failure() -> None:
-    assert FAILURES == set(Status) - {Status.OK, Status.FILTERED, Status.EXCLUDED}
+    assert set(Status) - {Status.OK, Status.FILTERED, Status.EXCLUDED} == FAILURES
     assert TRANSIENT < FAILURES
 
 
@@ -56,7 +56,7 @@ def test_words_for_statuses() -> None:
 
 @pytest.mark.parametrize("word", ["ok", "OK", "remove", "", "everything"])
 def test_an_unknown_status_is_answered_with_the_known_ones(word: str) -> None:
-    with pytest.raises(ValueError, match="use transient, failed or any of: .*geo_blocked"):
+    with pytest.raises(ValueError, match=r"use transient, failed or any of: .*geo_blocked"):
         parse_statuses([word])
 
 
