@@ -96,7 +96,7 @@ def read_takedowns(path: str) -> Takedowns:
                 )
             found[kind].add(name)
     except csv.Error as error:  # an open quote would swallow the lines below it
-        raise UserError(f"{path}:{reader.line_num}: not a row of CSV: {error}") from None
+        raise UserError(f"{path}:{reader.line_num + 1}: not a row of CSV: {error}") from None
     return Takedowns(*(frozenset(found[kind]) for kind in TAKEDOWN_KINDS))
 
 

@@ -16,8 +16,8 @@ from pipelines.funnel import Funnel, Step, kind
 
 WIDTH, TOP, BAND = 1000, 64, 190
 """The page's width, the first node's top edge, and the height of all annotated clips."""
-NODE, GAP, LABEL = 12, 232, 21
-"""A node's width, the way between two nodes, and the height that a loss's label needs."""
+NODE, GAP, RUN, LABEL = 12, 232, 52, 21
+"""A node's width, the way to the next node, a loss's way down and its label's height."""
 LEFT = (WIDTH - 4 * GAP - NODE) / 2
 NAMES = {
     "catalog": "annotated",
@@ -78,20 +78,19 @@ def _losses(step: Step, x: float, scale: float, annotated: int) -> tuple[list[st
     if step.losses:
         # The stage's name and its sum head the list.
         parts.append(
-            f'<text class="lost" x="{x + NODE + 56:.1f}" y="{target + 14:.1f}">'
+            f'<text class="lost" x="{x + NODE + RUN + 10:.1f}" y="{target + 14:.1f}">'
             f'{step.stage} <tspan class="count">−{step.losses.total():,}</tspan></text>'
         )
         target += LABEL
     for status, clips in step.ordered:
         thick = clips * scale
         drawn = max(thick, 1.0)
-        start, end, middle = x + NODE, x + NODE + 46, x + NODE + 23
+        end = x + NODE + RUN
         y0, y1 = source + thick / 2, target + max(thick, LABEL) / 2
         title = f"{clips:,} clips lost at {step.stage}: {status} ({clips / annotated:.1%})"
         parts.append(
             f'<g class="loss {kind(status)}"><title>{escape(title)}</title>'
-            f'<path d="M{start:.1f} {y0:.1f}C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} '
-            f'{end:.1f} {y1:.1f}" stroke-width="{drawn:.2f}"/>'
+            f"{_ribbon(x + NODE, y0, end, y1, drawn)}"
             f'<rect x="{end:.1f}" y="{y1 - max(drawn, 4) / 2:.1f}" width="4" '
             f'height="{max(drawn, 4):.1f}" rx="1"/>'
             f'<text x="{end + 10:.1f}" y="{y1 + 4:.1f}">{escape(status)} '
@@ -100,6 +99,17 @@ def _losses(step: Step, x: float, scale: float, annotated: int) -> tuple[list[st
         source += thick
         target += max(thick, LABEL)
     return parts, target
+
+
+def _ribbon(x0: float, y0: float, x1: float, y1: float, thick: float) -> str:
+    """An area as high as `thick` everywhere, so that neighbours never cross."""
+    half, middle = thick / 2, (x0 + x1) / 2
+    return (
+        f'<path d="M{x0:.1f} {y0 - half:.2f}C{middle:.1f} {y0 - half:.2f} '
+        f"{middle:.1f} {y1 - half:.2f} {x1:.1f} {y1 - half:.2f}V{y1 + half:.2f}"
+        f"C{middle:.1f} {y1 + half:.2f} {middle:.1f} {y0 + half:.2f} "
+        f'{x0:.1f} {y0 + half:.2f}Z"/>'
+    )
 
 
 # --- histograms ------------------------------------------------------------------------------
@@ -148,7 +158,7 @@ def histogram_svg(chart: Histogram) -> str:
     parts += _ticks(chart, first, last, step)
     parts.append(
         f'<text class="tick" x="{W - 4}" y="{HIGH - 4}" text-anchor="end">'
-        f"highest bar {peak if total else 0:,}</text>"
+        f"{f'highest bar {peak:,}' if total else 'no values'}</text>"
     )
     away = int(chart.lost.sum())
     words = f"Histogram of {chart.title}: {total:,} clips, {away:,} of them turned away"

@@ -37,6 +37,7 @@ import apache_beam as beam  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
 from pipelines import storage  # noqa: E402
+from pipelines.attend import WorkerLost, attend  # noqa: E402
 from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail  # noqa: E402
 from pipelines.manifest import ManifestWriter  # noqa: E402
 from pipelines.params import Params, load  # noqa: E402
@@ -68,7 +69,7 @@ class Worker(Protocol):
         """Load models, open manifests."""
 
     def process(self, item: Item, scratch: Path) -> pa.Table:
-        """The rows of one item. Any exception that is not for people becomes INTERNAL_ERROR rows."""
+        """The rows of one item. Any exception not for people becomes INTERNAL_ERROR rows."""
 
     def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """The rows of an item that could not be processed."""
@@ -237,7 +238,11 @@ def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
                 | "Spread" >> beam.Reshuffle()
                 | job.stage.capitalize() >> process
             )
-            pipeline.run().wait_until_finish()
+            attend(lambda: pipeline.run().wait_until_finish())
+        except WorkerLost as lost:
+            raise StopStage(
+                f"{job.stage}: {lost}; finished items are kept, run the stage again"
+            ) from None
         except Exception as error:
             raise StopStage(progress.stop_reason(reports) or _beam_words(job, error)) from error
 

@@ -140,3 +140,64 @@ def tree_bytes() -> Callable[[str], dict[str, bytes]]:
         return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
     return read
+
+
+@pytest.fixture
+def finished(
+    make_params: MakeParams, make_video: MakeVideo, write_manifest: Callable[..., None]
+) -> Callable[..., Params]:
+    """Manifests, crops and landmarks as the stages before the shards leave them.
+
+    `videos`: clips a video; every third clip of the catalog is filtered, the sixth crop failed.
+    """
+    from pipelines.clips import pack_arrays
+    from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, IDENTITY, LANDMARKS
+
+    def make(videos: Sequence[int] = (3, 2, 4), **sections: Any) -> Params:
+        params = make_params(shard={"clips": 3, "frames": 3}, **sections)
+        work = Path(params.paths.work)
+        catalog: list[dict[str, Any]] = []
+        for at, clips in enumerate(videos):
+            split = ("train", "val", "test")[at % 3]
+            for n in range(clips):
+                name = {"person": f"id{at}", "video": f"v{at}", "utterance": f"{n:05d}"}
+                key = "_".join(name.values())
+                place = {"split": split, "shard": f"vox-{split}-{at // 3:05d}", "source": "vox"}
+                status = "filtered" if len(catalog) % 3 == 2 else "ok"
+                common = {"detail": "", "crop_ready": False, "fv_conf": 0.5}
+                catalog.append({"key": key, "status": status} | common | name | place)
+        wanted = [row for row in catalog if row["status"] == "ok"]
+        crops, landmarks = [], []
+        for n, row in enumerate(wanted):
+            same = {name: row[name] for name in IDENTITY} | {"detail": ""}
+            clip = work / "crops" / f"{row['key']}.mp4"
+            if not clip.exists():
+                make_video(clip, frames=4 + n % 3, side=32, seed=n)
+            facts = {"first_frame": n, "frames": 4 + n % 3, "size": 32, "policy": "clip"}
+            facts |= {"crop_boxes": [[0, 0, 50, 50]], "padding": 0.25, "source_sha256": "00"}
+            facts |= {"source_width": 64, "source_height": 48, "source_fps": 25.0}
+            status = "too_small" if n == 5 else "ok"
+            crops.append(same | facts | {"status": status, "path": f"crops/{row['key']}.mp4"})
+            if status != "ok":
+                continue
+            points = np.full((facts["frames"], 68, 2), n, np.float32)
+            data = pack_arrays({"points": points})
+            storage.write_bytes(str(work / "landmarks" / f"{row['key']}.npz"), data)
+            measured = {"backend": "mediapipe", "frames": facts["frames"], "detected": 4}
+            measured |= {
+                "confidence": 0.9,
+                "yaw": float("nan"),
+                "sha256": storage.digest_bytes(data),
+            }
+            measured |= {"path": f"landmarks/{row['key']}.npz", "crop_sha256": str(n)}
+            measured |= {"crop_path": f"crops/{row['key']}.mp4"}
+            landmarks.append(same | measured | {"status": "blurred" if n == 1 else "ok"})
+        names = dict.fromkeys(row["video"] for row in wanted)
+        downloads = [{"source": "vox", "video": v, "status": "ok", "detail": ""} for v in names]
+        write_manifest(params, "catalog", CATALOG, catalog)
+        write_manifest(params, "download", DOWNLOADS, downloads)
+        write_manifest(params, "crop", CROPS, crops)
+        write_manifest(params, "landmarks", LANDMARKS, landmarks)
+        return params
+
+    return make

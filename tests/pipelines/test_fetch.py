@@ -78,10 +78,10 @@ def test_a_fetch_too_large_or_too_long_is_broken_off(
 ) -> None:
     (hook,) = fetch.ydl_options(Download(max_bytes=100, max_seconds=10), tmp_path)["progress_hooks"]
     hook({"downloaded_bytes": 100})
-    with pytest.raises(FetchError, match="no_format: larger than download.max_bytes"):
+    with pytest.raises(FetchError, match=r"no_format: larger than download\.max_bytes"):
         hook({"downloaded_bytes": 101})
     monkeypatch.setattr(fetch.time, "monotonic", lambda: 1e12)
-    with pytest.raises(FetchError, match="network: took longer than download.max_seconds"):
+    with pytest.raises(FetchError, match=r"network: took longer than download\.max_seconds"):
         hook({})
 
 

@@ -1,0 +1,436 @@
+"""Downloads through the real yt-dlp from a site on the loopback interface that fails on demand."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import download, engine, manifest
+from pipelines.errors import UserError
+from pipelines.params import Params
+from pipelines.sample.server import SampleServer
+from pipelines.schemas import CATALOG, DOWNLOADS, Status
+
+Row = dict[str, Any]
+Run = Callable[..., dict[str, Row]]
+pytestmark = pytest.mark.usefixtures("without_beam", "own_temporary_folder")
+
+
+@pytest.fixture
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets and breakers of the machine stay out of the tests."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
+@pytest.fixture(scope="session")
+def whole_video(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    return make_video(tmp_path_factory.mktemp("videos") / "whole.mp4", frames=25, side=128)
+
+
+@pytest.fixture
+def serve(tmp_path: Path, whole_video: Path) -> Iterator[Callable[..., SampleServer]]:
+    """Start a site that holds videos of these ids, with faults."""
+    servers: list[SampleServer] = []
+
+    def start(*videos: str, **faults: str) -> SampleServer:
+        folder = tmp_path / f"site{len(servers)}"
+        folder.mkdir()
+        for video in (*videos, *faults):
+            shutil.copyfile(whole_video, folder / f"{video}.mp4")
+        server = SampleServer(folder, faults, retry_after=0)
+        servers.append(server)
+        return server.__enter__()
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def run(make_params: Callable[..., Params], write_manifest: Callable[..., None]) -> Run:
+    """Write a catalog of clips, run the stage, return its rows by video."""
+
+    def run_stage(
+        clips: list[str | Row], retry: frozenset[Status] = frozenset(), **settings: Any
+    ) -> dict[str, Row]:
+        manners = {"per_minute": 1e6, "burst": 1000, "backoff": 0.001, "timeout": 5.0}
+        manners |= {"retries": 0, "concurrency": 1}
+        params = make_params(download=manners | settings)
+        rows: list[Row] = []
+        for clip in clips:
+            row = {"video": clip} if isinstance(clip, str) else clip
+            row = {"person": "id1", "utterance": "00001", "status": "ok", "source": "vox"} | row
+            row |= {"key": f"{row['person']}_{row['video']}_{row['utterance']}", "detail": ""}
+            rows.append(row | {"split": "train", "shard": "vox-train-00000", "crop_ready": False})
+        write_manifest(params, "catalog", CATALOG, rows)
+        summary = engine.run(download.prepare(params), retry)
+        table = manifest.read(params.paths.manifest("download"))
+        assert table.schema.equals(DOWNLOADS)
+        assert summary.rows == len(table)
+        return {row["video"]: row for row in table.to_pylist()}
+
+    return run_stage
+
+
+def at(site: SampleServer) -> str:
+    return site.url + "/watch/{video_id}"
+
+
+def hits(site: SampleServer, video: str) -> int:
+    return sum(h.requests for path, h in site.hits.items() if video in path)
+
+
+def test_a_video_is_fetched_once_for_all_its_clips_and_described(
+    run: Run, serve: Callable[..., SampleServer], whole_video: Path, tmp_path: Path
+) -> None:
+    site = serve("aaa", "bbb")
+    clips: list[str | Row] = [
+        {"video": "aaa"},
+        {"video": "aaa", "utterance": "00002", "status": "filtered"},
+        {"video": "bbb", "status": "filtered"},
+        {"person": "id2", "video": "aaa"},
+    ]
+    rows = run(clips, url=at(site))
+    assert list(rows) == ["aaa"]
+    row = rows["aaa"]
+    assert (row["status"], row["detail"], row["origin"]) == ("ok", "", "site")
+    assert (row["width"], row["height"], row["fps"], row["codec"]) == (128, 128, 25.0, "h264")
+    assert (row["seconds"], row["has_audio"]) == (1.0, False)
+    assert row["url"] == f"{site.url}/watch/aaa"
+    assert row["path"].startswith("videos/")
+    assert (tmp_path / "work" / row["path"]).read_bytes() == whole_video.read_bytes()
+    assert row["bytes"] == whole_video.stat().st_size
+    assert hits(site, "bbb") == 0
+    assert list((tmp_path / "work" / "partial").iterdir()) == []
+
+
+def test_a_complete_video_is_never_fetched_twice(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve("aaa")
+    first = run(["aaa"], url=at(site))
+    asked = hits(site, "aaa")
+    assert run(["aaa"], url=at(site)) == first
+    # Killed between publishing the video and recording it.
+    shutil.rmtree(tmp_path / "work" / "records")
+    assert run(["aaa"], url=at(site)) == first
+    assert run(["aaa"], frozenset(Status) - {Status.OK}, url=at(site)) == first
+    assert hits(site, "aaa") == asked
+    # Manners do not decide what was fetched; the format does.
+    run(["aaa"], url=at(site), per_minute=5e5, cookies=None, retries=3)
+    assert hits(site, "aaa") == asked
+    run(["aaa"], url=at(site), max_height=360)
+    assert hits(site, "aaa") > asked
+
+
+FAULTS = {
+    "404": ("removed", "HTTP Error 404"),
+    "410": ("removed", "HTTP Error 410"),
+    "403": ("private", "HTTP Error 403"),
+    "429": ("throttled", "HTTP Error 429"),
+    "503": ("throttled", "HTTP Error 503"),
+    "html": ("not_a_video", "an HTML page"),
+    "page": ("not_a_video", "Unsupported URL"),
+    "cut": ("truncated", "more expected"),
+    "empty": ("not_a_video", "Did not get any data blocks"),
+    "slow": ("ok", ""),
+}
+
+
+def test_every_fault_has_its_status_and_the_tool_s_words(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve(**{f"video_{kind}": kind for kind in FAULTS})
+    rows = run([f"video_{kind}" for kind in sorted(FAULTS)], url=at(site))
+    for kind, (status, words) in FAULTS.items():
+        row = rows[f"video_{kind}"]
+        assert (kind, row["status"]) == (kind, status)
+        assert words in row["detail"]
+        assert str(tmp_path) not in row["detail"]
+        assert (row["path"] is None) == (row["sha256"] is None) == (status != "ok")
+        assert row["url"].endswith(f"/watch/video_{kind}")
+
+
+def test_a_site_that_asks_to_slow_down_is_tried_again(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    site = serve(aaa="429:1", bbb="503:2")
+    rows = run(["aaa", "bbb"], url=at(site), retries=3)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_a_damaged_body_is_not_kept_for_the_next_try(
+    run: Run, serve: Callable[..., SampleServer], whole_video: Path
+) -> None:
+    site = serve("aaa")
+    data = whole_video.read_bytes()
+    (site.videos / "aaa.mp4").write_bytes(data[: len(data) // 2])
+    assert run(["aaa"], url=at(site))["aaa"]["status"] == "truncated"
+    (site.videos / "aaa.mp4").write_bytes(data)
+    rows = run(["aaa"], frozenset({Status.TRUNCATED}), url=at(site))
+    assert rows["aaa"]["status"] == "ok"
+
+
+def test_a_broken_connection_is_resumed_by_the_next_run(
+    run: Run, serve: Callable[..., SampleServer], whole_video: Path, tmp_path: Path
+) -> None:
+    site = serve(aaa="cut:4")  # the look at the page, and yt-dlp's three tries
+    assert run(["aaa"], url=at(site))["aaa"]["status"] == "truncated"
+    (part,) = (tmp_path / "work" / "partial").rglob("*.part")
+    kept = part.stat().st_size
+    assert 0 < kept < whole_video.stat().st_size
+    assert site.total().partial == 0
+    rows = run(["aaa"], frozenset({Status.TRUNCATED}), url=at(site))
+    assert rows["aaa"]["status"] == "ok"
+    assert site.total().partial == 1
+    assert (tmp_path / "work" / rows["aaa"]["path"]).read_bytes() == whole_video.read_bytes()
+
+
+def test_a_broken_connection_is_resumed_within_a_run(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    site = serve(aaa="cut:4")
+    assert run(["aaa"], url=at(site), retries=1)["aaa"]["status"] == "ok"
+    assert site.total().partial == 1
+
+
+def test_the_first_bot_check_stops_the_asking_and_the_next_run_goes_on(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    site = serve("bbb", "ccc", "ddd", aaa="bot_check:1")
+    videos: list[str | Row] = ["aaa", "bbb", "ccc", "ddd"]
+    rows = run(videos, url=at(site))
+    assert [row["status"] for row in rows.values()] == ["bot_check", *["deferred"] * 3]
+    assert "not a bot" in rows["aaa"]["detail"]
+    assert rows["bbb"]["detail"] == "the bot-check breaker is open"
+    assert site.total().requests == 1
+    rows = run(videos, url=at(site))
+    assert [row["status"] for row in rows.values()] == ["bot_check", "ok", "ok", "ok"]
+    assert hits(site, "aaa") == 1
+    rows = run(videos, frozenset({Status.BOT_CHECK}), url=at(site))
+    assert {row["status"] for row in rows.values()} == {"ok"}
+
+
+def test_more_bot_checks_may_be_allowed(run: Run, serve: Callable[..., SampleServer]) -> None:
+    site = serve("ccc", aaa="bot_check", bbb="bot_check")
+    rows = run(["aaa", "bbb", "ccc"], url=at(site), breaker=2)
+    assert [row["status"] for row in rows.values()] == ["bot_check", "bot_check", "deferred"]
+
+
+def test_only_the_statuses_asked_for_are_retried(
+    run: Run, serve: Callable[..., SampleServer], whole_video: Path
+) -> None:
+    site = serve("ok1", gone="404:1", late="503:1")
+    videos: list[str | Row] = ["gone", "late", "ok1"]
+    assert [r["status"] for r in run(videos, url=at(site)).values()] == [
+        "removed",
+        "throttled",
+        "ok",
+    ]
+    rows = run(videos, frozenset({Status.THROTTLED}), url=at(site))
+    assert [row["status"] for row in rows.values()] == ["removed", "ok", "ok"]
+    assert hits(site, "gone") == 1
+    assert run(videos, frozenset({Status.REMOVED}), url=at(site))["gone"]["status"] == "ok"
+
+
+def test_several_at_once_give_the_same_rows(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    names = [f"v{n}" for n in range(6)]
+    site = serve(*names, gone="404")
+    rows = run([*names, "gone"], url=at(site), concurrency=4)
+    shutil.rmtree(tmp_path / "work")
+    assert run([*names, "gone"], url=at(site), concurrency=1) == rows
+
+
+def test_a_file_larger_than_allowed_is_not_fetched(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve("aaa")
+    row = run(["aaa"], url=at(site), max_bytes=1000)["aaa"]
+    assert row["status"] == "no_format"
+    assert "larger than max-filesize" in row["detail"]
+    assert list((tmp_path / "work").rglob("*.mp4*")) == []
+
+
+def test_an_explicit_link_is_asked(run: Run, serve: Callable[..., SampleServer]) -> None:
+    site = serve("real")
+    row = run([{"video": "name", "url": f"{site.url}/videos/real.mp4"}])["name"]
+    assert (row["status"], row["url"]) == ("ok", f"{site.url}/videos/real.mp4")
+
+
+def test_what_was_taken_out_is_not_asked_for(run: Run, serve: Callable[..., SampleServer]) -> None:
+    site = serve("xdigest")
+    rows = run([{"person": "excluded", "video": "xdigest", "status": "excluded"}], url=at(site))
+    assert rows["xdigest"]["status"] == "excluded"
+    assert rows["xdigest"]["url"] is None
+    assert site.total().requests == 0
+
+
+# --- mirror ------------------------------------------------------------------------------------
+
+
+def test_a_mirror_folder_is_read_in_place(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
+) -> None:
+    site = serve("aaa", "bbb")
+    (tmp_path / "mirror").mkdir()
+    shutil.copyfile(whole_video, tmp_path / "mirror" / "aaa.mp4")
+    rows = run(["aaa", "bbb"], url=at(site), mirror=str(tmp_path / "mirror"))
+    assert (rows["aaa"]["origin"], rows["bbb"]["origin"]) == ("mirror", "site")
+    assert rows["aaa"]["path"] == rows["aaa"]["url"] == str(tmp_path / "mirror" / "aaa.mp4")
+    assert (tmp_path / "mirror" / "aaa.mp4").exists()
+    assert hits(site, "aaa") == 0
+    assert len(list((tmp_path / "work" / "videos").rglob("*.mp4"))) == 1
+
+
+def test_a_mirror_folder_called_videos_is_not_taken_for_the_work_folder_s(
+    run: Run, tmp_path: Path, whole_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    shutil.copyfile(whole_video, "videos/aaa.mp4")
+    row = run(["aaa"], mirror="videos")["aaa"]
+    assert row["path"] == "./videos/aaa.mp4"
+    from pipelines.crop import CropWorker
+
+    worker = CropWorker.__new__(CropWorker)
+    worker._videos = {"aaa": row}
+    worker._params = type("P", (), {"paths": type("Q", (), {"work": str(tmp_path / "work")})})
+    ((path, _, _),) = worker._by_file([{"video": "aaa", "media": None, "person": "id1"}])
+    assert Path(str(path)).is_file()
+
+
+def test_an_http_mirror_is_asked_before_the_site(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site, mirror = serve("aaa", "bbb"), serve("aaa")
+    template = mirror.url + "/videos/{video_id}.mp4"
+    rows = run(["aaa", "bbb"], url=at(site), mirror=template)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert rows["aaa"]["origin"] == "mirror"
+    assert rows["aaa"]["url"] == mirror.url + "/videos/aaa.mp4"
+    assert rows["aaa"]["path"].startswith("videos/")
+    assert rows["bbb"]["origin"] == "site"
+    assert hits(site, "aaa") == 0
+
+
+def test_an_object_store_mirror_is_copied(
+    run: Run, serve: Callable[..., SampleServer], whole_video: Path
+) -> None:
+    import fsspec
+
+    with fsspec.open("memory://mirror/aaa.mp4", "wb") as file:
+        file.write(whole_video.read_bytes())
+    row = run(["aaa"], mirror="memory://mirror")["aaa"]
+    assert (row["status"], row["origin"]) == ("ok", "mirror")
+    assert row["path"].endswith("-mirror.mp4")
+
+
+def test_a_mirror_s_broken_file_leads_to_the_site_and_is_told_when_both_fail(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve("aaa", bbb="404")
+    (tmp_path / "mirror").mkdir()
+    for video in ("aaa", "bbb"):
+        (tmp_path / "mirror" / f"{video}.mp4").write_bytes(b"<!doctype html><html></html>")
+    rows = run(["aaa", "bbb"], url=at(site), mirror=str(tmp_path / "mirror"))
+    assert (rows["aaa"]["status"], rows["aaa"]["origin"]) == ("ok", "site")
+    assert rows["bbb"]["status"] == "removed"
+    assert "HTTP Error 404" in rows["bbb"]["detail"]
+    assert rows["bbb"]["detail"].endswith("; mirror: not_a_video: an HTML page")
+    assert (tmp_path / "mirror" / "bbb.mp4").exists()
+
+
+def test_a_mirror_that_is_down_leads_to_the_site(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    site = serve("aaa", bbb="404")
+    rows = run(["aaa", "bbb"], url=at(site), mirror=f"http://127.0.0.1:{closed_port()}")
+    assert rows["aaa"]["status"] == "ok"
+    assert "; mirror: network: mirror: " in rows["bbb"]["detail"]
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+
+def test_cookies_are_copied_and_never_modified(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve("aaa", gone="404")
+    cookies = tmp_path / "cookies.txt"
+    line = "127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tsEcret\n"
+    cookies.write_text("# Netscape HTTP Cookie File\n" + line)
+    before, when = cookies.read_bytes(), cookies.stat().st_mtime_ns
+    rows = run(["aaa", "gone"], url=at(site), cookies=str(cookies))
+    assert [row["status"] for row in rows.values()] == ["ok", "removed"]
+    assert (cookies.read_bytes(), cookies.stat().st_mtime_ns) == (before, when)
+    assert list((tmp_path / "work").rglob("cookies*")) == []
+
+
+def test_missing_cookies_stop_the_stage_instead_of_failing_every_video(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    with pytest.raises(UserError, match=r"download\.cookies: gone\.txt: no such file"):
+        run(["aaa"], url=at(serve("aaa")), cookies="gone.txt")
+
+
+@pytest.mark.parametrize("password", ["sEcret", "s@Ecret", "sEcret%21"])
+def test_no_credentials_reach_the_manifest(
+    run: Run,
+    serve: Callable[..., SampleServer],
+    password: str,
+) -> None:
+    site = serve("aaa")
+    secret = f"me:{password}@127.0.0.1:{closed_port()}"
+    rows = run(
+        ["aaa", {"video": "bbb", "url": f"http://{secret}/bbb?token=sEcret&n=1"}],
+        url=at(site),
+        proxy=f"http://{secret}",
+        mirror=f"http://{secret}",
+    )
+    assert {row["status"] for row in rows.values()} == {"network"}
+    assert "Ecret" not in str(rows)
+    assert rows["bbb"]["url"].endswith("/bbb?token=***&n=1")
+
+
+# --- ready crops -------------------------------------------------------------------------------
+
+
+def test_ready_crops_are_described_where_they_lie(
+    run: Run, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    tree = tmp_path / "metadata"
+    clips: list[str | Row] = []
+    for utterance in ("00001", "00002"):
+        make_video(tree / "id1" / "aaa" / f"{utterance}.mp4", frames=3)
+        clips.append({"video": "aaa", "utterance": utterance, "media": f"id1/aaa/{utterance}.mp4"})
+    clips.append({"video": "bbb", "media": "id1/bbb/00001.mp4"})
+    rows = run(clips)
+    assert list(rows) == ["id1/aaa", "id1/bbb"]
+    row = rows["id1/aaa"]
+    assert (row["status"], row["origin"], row["path"]) == ("ok", "local", None)
+    assert row["bytes"] == sum(path.stat().st_size for path in (tree / "id1" / "aaa").iterdir())
+    assert (rows["id1/bbb"]["status"], rows["id1/bbb"]["detail"]) == (
+        "removed",
+        "00001.mp4 is gone",
+    )
+    # A crop replaced by another, or brought back, is seen without being asked.
+    make_video(tree / "id1" / "aaa" / "00002.mp4", frames=9, seed=1)
+    make_video(tree / "id1" / "bbb" / "00001.mp4", frames=3)
+    again = run(clips)
+    assert again["id1/aaa"]["sha256"] != row["sha256"]
+    assert again["id1/bbb"]["status"] == "ok"

@@ -1,0 +1,284 @@
+# mypy: allow-subclassing-any
+"""The pieces of E, G and D: spectral norm, (adaptive) instance norm, attention, residual blocks.
+
+Shapes: B pictures, C channels, H x W pixels, N embedding entries. Statistics and spectral norms
+are always computed in float32 (or wider), whatever autocast says; PAPER.md, Networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-4
+"""Of spectral norm and instance norm alike."""
+
+WARM_UP = 5
+"""Power iterations at construction, so that the first step divides by a real norm."""
+
+Resample = Literal["same", "down", "up"]
+
+
+class SpectralNorm(nn.Module):
+    """A layer whose weight is divided by its largest singular value.
+
+    The power iteration runs only in `update_spectral_norm`, once per optimizer step, never in
+    `forward`: training and eval compute the same function, repeatable bit for bit, and several
+    forwards may share one backward.
+    """
+
+    weight: Tensor
+    left_o: Tensor
+    right_i: Tensor
+    _normalised: Tensor | None
+    _sharing: bool
+
+    def _start(self) -> None:
+        """Make the singular vectors; a subclass calls this once its weight exists."""
+        self._normalised, self._sharing = None, False
+        matrix_oi = self._matrix(self.weight.detach())
+        left_o = F.normalize(torch.randn(matrix_oi.shape[0]), dim=0, eps=EPS)
+        self.register_buffer("left_o", left_o)
+        self.register_buffer("right_i", torch.zeros(matrix_oi.shape[1]))
+        for _ in range(WARM_UP):
+            self.power_iteration()
+
+    @staticmethod
+    def _matrix(weight: Tensor) -> Tensor:
+        """(out, everything else): a view of a channels-last weight, so nothing is copied there."""
+        return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
+
+    def power_iteration(self) -> None:
+        """Turn the singular vectors once towards those of the present weight."""
+        with torch.no_grad():
+            matrix_oi = self._matrix(self.weight)
+            self.right_i.copy_(F.normalize(matrix_oi.T @ self.left_o, dim=0, eps=EPS))
+            self.left_o.copy_(F.normalize(matrix_oi @ self.right_i, dim=0, eps=EPS))
+
+    def sigma(self) -> Tensor:
+        """The largest singular value, differentiable in the weight; the vectors are constants."""
+        return torch.dot(self.left_o, self._matrix(self.weight) @ self.right_i)
+
+    def _prepare(self) -> Tensor:
+        device = self.weight.device.type
+        with torch.autocast(device, enabled=False):
+            weight = self._arrange(self.weight / self.sigma().clamp_min(EPS))
+        if torch.is_autocast_enabled(device):
+            weight = weight.to(torch.get_autocast_dtype(device))
+        return weight
+
+    def _arrange(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def normalised(self) -> Tensor:
+        """The weight that `forward` uses; computed once inside `shared_weights`."""
+        if not self._sharing:
+            return self._prepare()
+        if self._normalised is None:
+            self._normalised = self._prepare()
+        return self._normalised
+
+
+def _spectral(*modules: nn.Module) -> Iterator[SpectralNorm]:
+    for module in modules:
+        yield from (m for m in module.modules() if isinstance(m, SpectralNorm))
+
+
+def update_spectral_norm(*modules: nn.Module) -> None:
+    """One power iteration of every layer: call once per optimizer step, outside any graph."""
+    for layer in _spectral(*modules):
+        layer.power_iteration()
+
+
+@contextmanager
+def shared_weights(*modules: nn.Module) -> Iterator[None]:
+    """Inside, every forward of a module uses one normalised weight (and one graph of it).
+
+    Do not change the weights, and do not backpropagate twice through them, while inside.
+    """
+    with ExitStack() as stack:
+        for layer in _spectral(*modules):
+            layer._sharing = True
+            stack.callback(_forget, layer)
+        yield
+
+
+def _forget(layer: SpectralNorm) -> None:
+    layer._sharing, layer._normalised = False, None
+
+
+class Linear(SpectralNorm):
+    """A spectral-normed linear layer with bias. It stays in full precision under autocast."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self._start()
+
+    def forward(self, x_bi: Tensor) -> Tensor:
+        """(B, inputs) to (B, outputs)."""
+        with torch.autocast(x_bi.device.type, enabled=False):
+            return F.linear(x_bi.to(self.weight.dtype), self.normalised(), self.bias)
+
+
+class Conv(SpectralNorm):
+    """A spectral-normed convolution, 1x1 or 3x3, that may carry the block's resampling.
+
+    Both are linear, so they join into one cheaper operation with the same result: a 3x3
+    convolution followed by a 2x2 average is a 4x4 one of stride 2, one that follows a nearest
+    doubling is the transpose of such a one (16 products a pixel for 36); a 1x1 convolution
+    swaps places with either (1 for 4). Only float rounding differs.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: Literal[1, 3],
+        *,
+        resample: Resample = "same",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel, self.resample = kernel, resample
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self._start()
+
+    def _arrange(self, weight: Tensor) -> Tensor:
+        if self.kernel == 1 or self.resample == "same":
+            return weight
+        wide = F.pad(weight, (0, 1)) + F.pad(weight, (1, 0))
+        box = F.pad(wide, (0, 0, 0, 1)) + F.pad(wide, (0, 0, 1, 0))  # 2x2 box * 3x3 kernel
+        if self.resample == "down":
+            return box / 4
+        return box.flip(2, 3).transpose(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H', W')."""
+        weight = self.normalised()
+        if self.kernel == 1:
+            if self.resample == "down":
+                x = F.avg_pool2d(x, 2)
+            x = F.conv2d(x, weight, self.bias)
+            return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else x
+        if self.resample == "up":
+            return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+        return F.conv2d(x, weight, self.bias, stride=2 if self.resample == "down" else 1, padding=1)
+
+
+def standardise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Zero mean and unit deviation per picture and channel, then `scale` and `shift`.
+
+    `x` is (B, C, H, W), `scale` and `shift` (B or 1, C). Statistics and coefficients are float32;
+    the picture is touched by one multiply-add.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        wide = x if x.dtype == torch.float64 else x.float()
+        variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
+        gain = (variance + EPS).rsqrt() * scale[:, :, None, None]
+        return torch.addcmul(shift[:, :, None, None] - mean * gain, wide, gain).to(x.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Plain instance norm with a learned weight and bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return standardise(x, self.weight[None], self.bias[None])
+
+
+class AdaIN(nn.Module):
+    """Instance norm whose [bias, weight] is a slice of psi; it owns no parameter."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor, psi_b2c: Tensor) -> Tensor:
+        """(B, C, H, W) and (B or 1, 2 C) to (B, C, H, W), with this layer's own statistics."""
+        bias, weight = psi_b2c.split(self.channels, dim=1)
+        return standardise(x, weight, bias)
+
+
+class SelfAttention(nn.Module):
+    """SAGAN attention over all positions, scale 1, blended in by a learned gain that starts at 0."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = Conv(channels, channels // 8, 1)
+        self.key = Conv(channels, channels // 8, 1)
+        self.value = Conv(channels, channels, 1)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        query, key, value = (
+            layer(x).flatten(2).transpose(1, 2)[:, None]  # (B, 1 head, H W, C or C / 8)
+            for layer in (self.query, self.key, self.value)
+        )
+        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return torch.addcmul(x, self.gain.to(x.dtype), seen[:, 0].transpose(1, 2).reshape(x.shape))
+
+
+class Block(nn.Module):
+    """[norm] ReLU [nearest x2] conv3 [norm] ReLU conv3 [avgpool], plus a skip; PAPER.md, block.
+
+    The skip is the input itself where nothing changes shape, else a conv1 with the same
+    resampling. A conv that a norm surrounds has no bias; the skip's always has.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        resample: Resample = "same",
+        norm: Literal["none", "instance", "adaptive"] = "none",
+        first: bool = False,
+    ) -> None:
+        super().__init__()
+        bias = norm == "none"
+        up: Resample = "up" if resample == "up" else "same"
+        down: Resample = "down" if resample == "down" else "same"
+        self.first, self.adaptive = first, norm == "adaptive"
+        self.norm1 = None if first else _norm(norm, inputs)
+        self.conv1 = Conv(inputs, outputs, 3, resample=up, bias=bias)
+        self.norm2 = _norm(norm, outputs)
+        self.conv2 = Conv(outputs, outputs, 3, resample=down, bias=bias)
+        plain = inputs == outputs and resample == "same"
+        self.skip = None if plain else Conv(inputs, outputs, 1, resample=resample)
+
+    def forward(self, x: Tensor, psi: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H', W'); `psi` has a part for each of its AdaINs."""
+        psi1, psi2 = psi or (None, None)
+        h = x if self.first else torch.relu(_apply(self.norm1, x, psi1))
+        h = torch.relu_(_apply(self.norm2, self.conv1(h), psi2))
+        h = self.conv2(h)
+        return h + (x if self.skip is None else self.skip(x))
+
+
+def _norm(kind: Literal["none", "instance", "adaptive"], channels: int) -> nn.Module | None:
+    if kind == "none":
+        return None
+    return AdaIN(channels) if kind == "adaptive" else InstanceNorm(channels)
+
+
+def _apply(norm: nn.Module | None, x: Tensor, psi: Tensor | None) -> Tensor:
+    if norm is None:
+        return x
+    return norm(x) if psi is None else norm(x, psi)
