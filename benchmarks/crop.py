@@ -26,7 +26,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.video import GRID, ClipSpec, CropSettings, crop_clips
+from pipelines.grid import GRID
+from pipelines.video import ClipSpec, CropSettings, crop_clips
 
 Job = tuple[Path, list[ClipSpec]]
 

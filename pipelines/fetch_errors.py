@@ -21,7 +21,8 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"only available to (signed.in )?adults", Status.AGE_RESTRICTED),
     # Private
     (r"private video|video is private|granted access to this video", Status.PRIVATE),
-    (r"members.only|channel.s members|join this channel|requires payment|premium members", Status.PRIVATE),
+    (r"members.only|channel.s members|join this channel", Status.PRIVATE),
+    (r"requires payment|premium members", Status.PRIVATE),
     (r"login required|registered users|video is restricted", Status.PRIVATE),
     # Place
     (r"(in|from) your (country|location|region)", Status.GEO_BLOCKED),

@@ -174,9 +174,11 @@ class FrameReader:
         Returns its packet, or None having moved nowhere.
         """
         ahead = self.wanted - self._slot(_stamp(frame, 0))
-        if self.wanted == self._tried or ahead <= self._seek_ahead or frame.pts is None:
+        if self.wanted == self._tried or ahead <= self._seek_ahead:
             return None
         self._tried = self.wanted
+        if frame.pts is None:
+            return None
         target = self._start + floor(Fraction(self.wanted, GRID) / self._time_base)
         # Another container looks ahead, so that this one stays where it is if nothing is found.
         entry = find_keyframe(self.path, frame.pts, target)

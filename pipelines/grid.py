@@ -135,10 +135,7 @@ def _span_at_rate(
     """Frames [begin, begin + frames) of a video taken to have `fps` frames a second."""
     rate = Fraction(fps).limit_denominator(1001)
     first = slot_at(begin, 1 / rate)
-    if frames is None:
-        stop = times().end
-    else:
-        stop = max(first + 1, slot_at(begin + frames, 1 / rate))
+    stop = times().end if frames is None else max(first + 1, slot_at(begin + frames, 1 / rate))
     stop = min(stop, first + LONGEST + 1)
     steps = np.arange(first, max(stop, first), dtype=np.int64)
     top, bottom = rate.numerator, rate.denominator * GRID

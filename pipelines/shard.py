@@ -202,7 +202,7 @@ def _intact(params: Params, rows: pa.Table) -> bool:
     url = tar_url(params, row["shard"])
     try:
         said = storage.read_bytes(url + ".sha256")
-        if said != _checksum_line(row).encode() or storage.size(url) != row["shard_bytes"]:
+        if said != checksum(row) or storage.size(url) != row["shard_bytes"]:
             return False
         if not storage.is_local(url):
             return True
@@ -214,9 +214,9 @@ def _intact(params: Params, rows: pa.Table) -> bool:
         return False
 
 
-def _checksum_line(row: Row) -> str:
-    """The sidecar's text, as `sha256sum --check` reads it."""
-    return f"{row['shard_sha256']}  {row['shard']}.tar\n"
+def checksum(row: Row) -> bytes:
+    """The sidecar of a shard's tar, as `sha256sum --check` reads it."""
+    return f"{row['shard_sha256']}  {row['shard']}.tar\n".encode()
 
 
 # --- the worker's side -----------------------------------------------------------------------
@@ -253,7 +253,7 @@ class ShardWorker:
         # The checksum goes first and comes last: while it stands, it tells the truth.
         storage.remove(url + ".sha256")
         storage.publish(path, url)
-        storage.write_bytes(url + ".sha256", _checksum_line(facts | {"shard": item.name}).encode())
+        storage.write_bytes(url + ".sha256", checksum(facts | {"shard": item.name}))
         return pa.Table.from_pylist([row | facts for row in rows], schema=INDEX)
 
     def _add(self, writer: TarWriter, clip: Row, scratch: Path) -> Row:

@@ -25,7 +25,7 @@ from pipelines import engine, progress, storage
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, load
 from pipelines.schemas import IDENTITY, Status
-from pipelines.shard import SPLITS, tar_url
+from pipelines.shard import SPLITS, checksum, tar_url
 
 Row = dict[str, Any]
 
@@ -131,6 +131,9 @@ def _verify_tar(params: Params, name: str, clips: list[Row], full: bool) -> None
         raise Lie(f"{url}: {len(data)} bytes, the index says {clips[0]['shard_bytes']}")
     if storage.digest_bytes(data) != clips[0]["shard_sha256"]:
         raise Lie(f"{url}: its sha256 is not the recorded one")
+    sidecar = f"{url}.sha256"
+    if not storage.exists(sidecar) or storage.read_bytes(sidecar) != checksum(clips[0]):
+        raise Lie(f"{sidecar}: is not the checksum of its tar")
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             members = tar.getmembers()

@@ -216,7 +216,7 @@ class AdaIN(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """SAGAN attention over all positions, scale 1, blended in by a learned gain that starts at 0."""
+    """SAGAN attention over all positions, scale 1, blended in by a gain learned from 0."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -134,7 +134,8 @@ class Generator(nn.Module):
             Block(down[-1], down[-1], norm="adaptive") for _ in range(config.residual_blocks)
         )
         self.up = nn.ModuleList(
-            Block(inputs, outputs, resample="up", norm="adaptive") for inputs, outputs in pairwise(up)
+            Block(inputs, outputs, resample="up", norm="adaptive")
+            for inputs, outputs in pairwise(up)
         )
         self.up_attention = _attention(config)
         self.norm = AdaIN(up[-1])

@@ -32,8 +32,8 @@ Name = Literal["vgg19", "vggface", "squeezenet", "random", "pixels"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 
-class BackboneUnavailable(RuntimeError):  # noqa: N818 - it names the state, like FileNotFound
-    """The weights cannot be had, are not the named ones, or do not fit. One line, with the remedy."""
+class BackboneUnavailable(RuntimeError):
+    """Weights that cannot be had, are not the named ones or do not fit: one line and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Weights:
 
 
 CAFFE_VGG19 = Weights("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb")
-"""The conversion whose name carries the start of its sha256. VGGFace has none published: name one."""
+"""Its name carries the start of its sha256. VGGFace has none published: params must name one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,8 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in eval mode: it is an instrument, never a pupil."""
-        return super().train(False)
+        super().train(False)
+        return self
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Pictures (B, 3, H, W), RGB in [-1, 1], to the outputs of the tapped layers."""

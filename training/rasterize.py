@@ -1,7 +1,8 @@
-"""68 landmarks to the landmark picture that E, G and D see; PAPER.md, Landmark picture. Pure numpy."""
+"""68 landmarks to the landmark picture that E, G and D see (PAPER.md, Landmark picture)."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ def _segments() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
     ends, colours = [], []
     for stroke in STROKES:
         points = [*range(stroke.first, stroke.last + 1), *([stroke.first] * stroke.closed)]
-        ends += list(zip(points, points[1:], strict=False))
+        ends += list(pairwise(points))
         colours += [stroke.colour] * (len(points) - 1)
     return np.array(ends, np.intp), np.array(colours, np.uint8)
 

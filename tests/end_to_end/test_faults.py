@@ -1,0 +1,145 @@
+"""Trouble of every kind: one line, the right exit status, nothing half-written, and a way on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rig import OUTPUTS, Rig, kill_group, sdk_workers, sha256, wait_until
+
+# --- a disk that is full or read-only --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """Something mounted on a folder; skips the test where that is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    made = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"cannot mount a small disk here: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def used_kib(folder: Path) -> int:
+    return sum(-(-p.stat().st_size // 4096) * 4 for p in folder.rglob("*") if p.is_file())
+
+
+def assert_nothing_truncated(rig: Rig, stage: str, undisturbed: Rig) -> None:
+    """Every file under a final name is byte for byte what an undisturbed run puts there."""
+    assert not (rig.data / {"download": "downloads", "crop": "crops", "shard": "index"}[stage]).exists()
+    for output in OUTPUTS[stage]:
+        for path in (rig.folder / output).rglob("*"):
+            if path.is_file() and not path.name.endswith(".part"):
+                assert sha256(path) == sha256(undisturbed.folder / path.relative_to(rig.folder))
+
+
+@pytest.mark.parametrize("stage", ["download", "crop", "shard"])
+def test_full_disk(stage: str, undisturbed: Rig, tmp_path: Path) -> None:
+    rig = undisturbed.copy_to(tmp_path / "rig")
+    rig.forget(stage)
+    full = rig.data if stage == "shard" else rig.work
+    kept = shutil.move(full, tmp_path / "kept")
+    needs = used_kib(undisturbed.folder / OUTPUTS[stage][0])
+    # Room for what is there and for about half of what is to come.
+    room = used_kib(kept) + needs // 2
+    with mounted(full, "-t", "tmpfs", "-o", f"size={room}k", "tmpfs"):
+        shutil.copytree(kept, full, dirs_exist_ok=True, symlinks=True)
+        line = rig.run(stage).one_line(1)
+        assert "No space left on device" in line, line
+        assert_nothing_truncated(rig, stage, undisturbed)
+        remount(full, "size=64m")
+        rig.run(stage).check()
+        assert rig.hashes(stage) == undisturbed.hashes(stage)
+        rig.assert_swept()
+
+
+@pytest.mark.parametrize("stage", ["catalog", "download", "crop", "landmarks", "shard"])
+def test_read_only_disk(stage: str, undisturbed: Rig, tmp_path: Path) -> None:
+    rig = undisturbed.copy_to(tmp_path / "rig")
+    rig.forget(stage)
+    with mounted(rig.data, "--bind", str(rig.data)):
+        remount(rig.data, "ro,bind")
+        line = rig.run(stage).one_line(1)
+        assert "Read-only file system" in line
+    rig.run(stage).check()
+    assert rig.hashes(stage) == undisturbed.hashes(stage)
+
+
+# --- what a stage needs is not there ---------------------------------------------------------
+
+
+def test_missing_weights(undisturbed: Rig, tmp_path: Path) -> None:
+    pytest.importorskip("face_alignment", reason="the extra `face-alignment`")
+    rig = undisturbed.copy_to(tmp_path / "rig")
+    rig.change("landmarks", backend="face_alignment")
+    rig.env |= {"TORCH_HOME": str(tmp_path / "empty"), "https_proxy": "http://127.0.0.1:9"}
+    run = rig.run("landmarks", timeout=60)
+    line = run.one_line(1)
+    assert "2DFAN4" in line
+    assert "TORCH_HOME" in line or "torch" in line
+
+
+@pytest.mark.parametrize(
+    ("stage", "manifest"),
+    [("download", "catalog"), ("crop", "downloads"), ("landmarks", "crops"), ("shard", "landmarks")],
+)
+@pytest.mark.parametrize("damage", ["missing", "cut", "rubbish"])
+def test_damaged_manifest(
+    stage: str, manifest: str, damage: str, undisturbed: Rig, tmp_path: Path
+) -> None:
+    from pipelines import engine
+
+    rig = undisturbed.copy_to(tmp_path / "rig")
+    path = rig.data / f"{manifest}.parquet"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.write_bytes(b"PAR1" + bytes(range(256)) * 8 + b"PAR1")
+    # In this process: what is read is the driver's business alone, before Beam is asked.
+    del engine
+    line = rig.run(stage).one_line(2)
+    assert f"{manifest}.parquet" in line
+
+
+# --- a worker dies ---------------------------------------------------------------------------
+
+
+def test_killed_worker(undisturbed: Rig, tmp_path: Path) -> None:
+    """Beam's local runner would wait for ever."""
+    rig = undisturbed.copy_to(tmp_path / "rig")
+    options = {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
+    rig.change("beam", options=options)
+    rig.forget("crop")
+    process = rig.start("crop")
+    try:
+        assert wait_until(lambda: any((rig.work / "tmp").glob("tmp-*")), process)
+        workers = sdk_workers(process)
+        workers[-1].kill()
+        line = rig.finish(process, timeout=30).one_line(1)
+    finally:
+        kill_group(process)
+    assert "a worker process was killed (SIGKILL" in line
+    deadline = time.monotonic() + 10
+    while any(w.is_running() and w.status() != "zombie" for w in workers):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.05)
+    rig.run("crop").check()
+    assert rig.hashes("crop") == undisturbed.hashes("crop")
+    rig.assert_swept()

@@ -1,0 +1,49 @@
+"""Which clips are kept, and what is said of the others."""
+
+import numpy as np
+import pytest
+from videos import SIDE, Sources, cut, read
+
+from pipelines.schemas import Status
+from pipelines.video import ClipSpec, CropSettings
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return Sources(tmp_path_factory.mktemp("sources"))
+
+
+def test_ends_are_honest(sources, tmp_path):
+    clips = [ClipSpec(f"{a}", a, n) for a, n in ((100, 25), (101, 26), (102, 40), (130, 5))]
+    results = cut(sources["25.mp4"], clips, tmp_path)
+    assert results["100"].status == Status.OK and not results["100"].detail
+    assert results["101"].status == Status.OK and "repeated 2" in results["101"].detail
+    assert read(results["101"].path)[0][-3:] == [124, 124, 124]
+    assert results["102"].status == Status.OUT_OF_RANGE and results["102"].path is None
+    assert "17 frames" in results["102"].detail
+    assert results["130"].detail == "starts at 5.20 s, the video ends at 5.00 s"
+
+
+def test_small_faces_and_short_clips_are_named(sources, tmp_path):
+    box = np.array([[10, 10, 20, 24]], np.float32)
+    clips = [ClipSpec("small", 0, 30, boxes=box, box_height=SIDE), ClipSpec("short", 0, 9)]
+    settings = CropSettings(size=SIDE, min_face=21, min_frames=10)
+    results = cut(sources["25.mp4"], clips, tmp_path, settings)
+    assert results["small"].status == Status.TOO_SMALL and "20 pixels" in results["small"].detail
+    assert results["short"].status == Status.TOO_SHORT
+
+
+def test_what_cannot_be_a_clip_is_refused(sources, tmp_path):
+    clips = [
+        ClipSpec("long", 0, 10**9),
+        ClipSpec("flat", 0, 9, boxes=np.array([[1, 1, 0, 9]], np.float32), box_height=SIDE),
+        ClipSpec("nan", 0, 9, boxes=np.array([[1, 1, np.nan, 9]], np.float32), box_height=SIDE),
+        ClipSpec("beyond", 500, 9, fps=None),
+        ClipSpec("no segment", 0, 9, fps=None, segment_start=99.0),
+    ]
+    results = cut(sources["25.mp4"], clips, tmp_path)
+    assert {result.status for result in results.values()} == {Status.OUT_OF_RANGE}
+    assert results["long"].detail.startswith("longer than 7200 s")
+    assert results["flat"].detail == results["nan"].detail == "a box has no extent"
+    assert results["beyond"].detail == "starts at 5.80 s, the video ends at 5.00 s"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,69 @@
+"""Damaged and foreign bodies, each told apart."""
+
+import struct
+
+import av
+import pytest
+from videos import RATE, Sources, clicks, verdict
+
+from pipelines.schemas import Status
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return Sources(tmp_path_factory.mktemp("sources"))
+
+
+def test_foreign_bodies_are_not_videos(tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "a.mp4"
+    assert verdict(path, b"") == Status.NOT_A_VIDEO
+    assert verdict(path, b"<!DOCTYPE html><html><body>Sign in</body></html>") == Status.NOT_A_VIDEO
+    assert verdict(path, b'{"error": 1}' * 100) == Status.NOT_A_VIDEO
+    assert verdict(path, b"just some words\n" * 500) == Status.NOT_A_VIDEO
+    assert verdict(path, b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n") == Status.NOT_A_VIDEO
+    assert verdict(path, bytes(100_000)) == Status.NOT_A_VIDEO
+    for kind in ("png", "jpeg", "gif", "bmp", "webp", "tiff"):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "picture", kind)
+        assert verdict(path, (tmp_path / "picture").read_bytes()) == Status.NOT_A_VIDEO
+    with av.open(str(tmp_path / "sound.mp4"), "w") as out:
+        stream = out.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(clicks(1, RATE)[None], "fltp", "mono")
+        frame.sample_rate = RATE
+        out.mux(stream.encode(frame) + stream.encode(None))
+    assert verdict(path, (tmp_path / "sound.mp4").read_bytes()) == Status.NOT_A_VIDEO
+
+
+@pytest.mark.parametrize("name", ["25.mp4", "30.mkv", "vp9.webm"])
+def test_cut_bodies_are_truncated(sources, tmp_path, name):
+    body = sources[name].read_bytes()
+    assert verdict(tmp_path / name, body) == Status.OK
+    for share in (0.3, 0.7, 0.99):
+        assert verdict(tmp_path / name, body[: int(len(body) * share)]) == Status.TRUNCATED
+
+
+def test_a_cut_body_with_its_index_in_front_is_truncated(sources, tmp_path):
+    with av.open(str(sources["25.mp4"])) as old:
+        name, options = str(tmp_path / "fast.mp4"), {"movflags": "+faststart"}
+        with av.open(name, "w", options=options) as new:
+            copies = {s.index: new.add_stream_from_template(s) for s in old.streams}
+            for packet in old.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    new.mux(packet)
+    body = (tmp_path / "fast.mp4").read_bytes()
+    assert body.index(b"moov") < body.index(b"mdat")
+    assert verdict(tmp_path / "a.mp4", body) == Status.OK
+    assert verdict(tmp_path / "a.mp4", body[: len(body) * 3 // 4]) == Status.TRUNCATED
+
+
+def test_frames_that_do_not_decode_are_corrupt(sources, tmp_path):
+    body = bytearray(sources["25.mp4"].read_bytes())
+    start = body.index(b"mdat") + 4
+    body[start : body.index(b"moov") - 4] = bytes(body.index(b"moov") - 4 - start)
+    assert verdict(tmp_path / "a.mp4", bytes(body)) == Status.CORRUPT
+    body = bytearray(sources["25.mp4"].read_bytes())
+    at = body.index(b"mdhd") + 4
+    body[at + 16 : at + 20] = struct.pack(">I", 2**31 - 1)  # weeks of video
+    assert verdict(tmp_path / "a.mp4", bytes(body)) in (Status.CORRUPT, Status.OK)

@@ -1,0 +1,57 @@
+"""Scene cuts: made ones, a flash, and those of a real video."""
+
+from fractions import Fraction
+
+import numpy as np
+from videos import SIDE, cut, write
+
+from pipelines.scenes import scene_score
+from pipelines.schemas import Status
+from pipelines.video import ClipSpec, CropSettings
+
+
+def test_a_cut_is_found_and_a_flash_is_not(tmp_path):
+    rng = np.random.default_rng(1)
+    scenes = [
+        np.kron(rng.integers(30, 220, (8, 8), np.uint8), np.ones((8, 8), np.uint8))
+        for _ in range(2)
+    ]
+
+    def draw(number: int) -> np.ndarray:
+        if number in (20, 21):
+            return np.full((SIDE, SIDE), 235, np.uint8)
+        return np.roll(scenes[number >= 60], number // 8, axis=1)
+
+    source = write(tmp_path / "a.mp4", list(range(90)), Fraction(1, 25), draw=draw)
+    settings = CropSettings(size=SIDE, preset="ultrafast")
+    clips = [ClipSpec("flash", 0, 50), ClipSpec("cut", 40, 40)]
+    results = cut(source, clips, tmp_path, settings)
+    assert results["flash"].status == Status.OK
+    assert results["cut"].status == Status.SCENE_CUT
+    assert results["cut"].detail.startswith("at 2.40 s")
+
+
+def test_the_cuts_of_a_real_video(corpus, tmp_path):
+    """A news item: two of its three annotated clips run across an edit."""
+    trees = corpus.glob("metadata/voxceleb2/txt/*/C1_0xVpM1p9/*.txt")
+    clips = []
+    for file in sorted(trees):
+        rows = [line.split() for line in file.read_text().splitlines() if line[:1].isdigit()]
+        boxes = np.array([row[1:5] for row in rows], np.float32)
+        clips.append(ClipSpec(file.stem, int(rows[0][0]), len(rows), boxes=boxes))
+    results = cut(corpus / "videos/C1_0xVpM1p9.mp4", clips, tmp_path, CropSettings())
+    assert {key: result.status for key, result in results.items()} == {
+        "00001": Status.SCENE_CUT,
+        "00002": Status.SCENE_CUT,
+        "00003": Status.OK,
+    }
+    assert results["00001"].detail.startswith("at 1.52 s")
+    assert results["00002"].detail.startswith("at 7.88 s")
+    assert min(results[key].scene_score for key in ("00001", "00002")) > 0.8
+    assert results["00003"].scene_score < 0.1
+    assert [path.name for path in tmp_path.iterdir()] == ["00003.mp4"]
+
+
+def test_nothing_to_compare_is_no_cut():
+    assert scene_score(np.zeros((1, 256), np.float32)) == (0.0, 0)
+    assert scene_score(np.full((50, 256), 90, np.float32))[0] == 0.0
