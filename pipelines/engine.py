@@ -139,13 +139,15 @@ class Records:
             if name.endswith(".arrow") and not name.startswith(".")
         }
 
-    def write(self, fingerprint: str, rows: pa.Table, seconds: float) -> None:
+    def write(
+        self, fingerprint: str, rows: pa.Table, seconds: float, scratch: Path | None = None
+    ) -> None:
         rows = rows.replace_schema_metadata({"seconds": f"{seconds:.3f}"})
         sink = io.BytesIO()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
             writer.write_table(rows)
-        storage.write_bytes(self.url(fingerprint), sink.getvalue())
+        storage.write_bytes(self.url(fingerprint), sink.getvalue(), scratch)
 
     def read(self, fingerprint: str) -> tuple[pa.Table, float]:
         """Rows and the seconds they took. Raises FileNotFoundError or pa.ArrowInvalid."""
@@ -195,17 +197,17 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
         try:
             with storage.scratch_folder(self._work) as scratch:
                 rows = self._worker.process(item, scratch)
-            if len(rows) != item.rows:
-                raise AssertionError(f"{item.name}: {item.rows} rows in, {len(rows)} out")
-            self._records.write(item.fingerprint, rows, time.monotonic() - started)
+                if len(rows) != item.rows:
+                    raise AssertionError(f"{item.name}: {item.rows} rows in, {len(rows)} out")
+                seconds = time.monotonic() - started
+                self._records.write(item.fingerprint, rows, seconds, scratch)
         except (StopStage, UserError):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
                 what = error.strerror or error
-                raise StopStage(
-                    f"{self._stage}: {what} while writing below {self._work}"
-                ) from error
+                where = Path(error.filename).parent if error.filename else f"below {self._work}"
+                raise StopStage(f"{self._stage}: {what} while writing {where}") from error
             logging.getLogger(__name__).error("%s: %s", item.name, traceback.format_exc())
             detail = clean_detail(f"{type(error).__name__}: {error}")
             rows = self._worker.blame(item, Status.INTERNAL_ERROR, detail)
@@ -239,10 +241,12 @@ def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
                 | job.stage.capitalize() >> process
             )
             attend(lambda: pipeline.run().wait_until_finish())
-        except WorkerLost as lost:
-            raise StopStage(
-                f"{job.stage}: {lost}; finished items are kept, run the stage again"
-            ) from None
+        except (WorkerLost, KeyboardInterrupt) as lost:
+            why = f"{job.stage}: {lost}; finished items are kept, run the stage again"
+            progress.Reporter(reports).stop(why)
+            if isinstance(lost, KeyboardInterrupt):
+                raise
+            raise StopStage(why) from None
         except Exception as error:
             raise StopStage(progress.stop_reason(reports) or _beam_words(job, error)) from error
 
@@ -317,8 +321,10 @@ def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:
     Raises StopStage when nothing more can be done. Failed rows do not raise: see `exit_status`.
     """
     started, cpu = time.monotonic(), _cpu_seconds()
-    storage.sweep_scratch(job.params.paths.work)
-    storage.sweep_orphans(job.params.paths.data)
+    paths = job.params.paths
+    storage.sweep_scratch(paths.work)
+    for folder in (paths.data, paths.metrics):
+        storage.sweep_orphans(folder)
     pending = pending_items(job, retry)
     summary = Summary(job.stage, job.unit, items=len(job.items))
     summary.done_before = len(job.items) - len(pending)

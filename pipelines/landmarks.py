@@ -99,7 +99,7 @@ class LandmarkWorker:
             found = self._detector(frames, faces)
             arrays = quality.measure(frames, found, faces).arrays() | {"points": found.points}
             data = clips.pack_arrays(arrays)
-            storage.write_bytes(url, data)
+            storage.write_bytes(url, data, scratch)
         measures = quality.Measures.from_arrays(arrays)
         status, detail = quality.verdict(measures, self._limits)
         return self._row(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -25,20 +27,32 @@ class ManifestReader:
     """Rows of a manifest by number, keeping the last row groups read."""
 
     def __init__(self, url: str, columns: list[str] | None = None) -> None:
-        try:
-            self._file = pq.ParquetFile(storage.open_read(url))
-        except FileNotFoundError:
-            raise UserError(f"{url} is missing: run the stage that writes it first") from None
-        except pa.ArrowInvalid as error:
-            raise UserError(
-                f"{url} is not a readable manifest ({error}); delete it and rerun"
-            ) from error
-        self._columns = columns
+        self._url, self._columns = url, columns
+        with self._readable():
+            try:
+                self._file = pq.ParquetFile(storage.open_read(url))
+            except FileNotFoundError:
+                raise UserError(f"{url} is missing: run the stage that writes it first") from None
+        if lacking := set(columns or ()) - set(self._file.schema_arrow.names):
+            names = ", ".join(sorted(lacking))
+            raise UserError(f"{url} has no column {names}; run the stage that writes it again")
         self._cache: dict[int, pa.Table] = {}
         self._lock = threading.Lock()
         self._starts = [0]
         for i in range(self._file.num_row_groups):
             self._starts.append(self._starts[-1] + self._file.metadata.row_group(i).num_rows)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's trouble, not the file's
+            words = " ".join(str(error).split())
+            raise UserError(
+                f"{self._url} is not a readable manifest ({words}); delete it and rerun"
+            ) from error
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -52,7 +66,7 @@ class ManifestReader:
         ]
         if not groups:
             return self.empty()
-        with self._lock:
+        with self._lock, self._readable():
             if any(i not in self._cache for i in groups):
                 self._cache = {i: self._file.read_row_group(i, self._columns) for i in groups}
             table = pa.concat_tables([self._cache[i] for i in groups])
@@ -86,7 +100,8 @@ class ManifestReader:
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows in order, a row group at a time."""
-        yield from self._file.iter_batches(ROW_GROUP, columns=columns or self._columns)
+        with self._readable():
+            yield from self._file.iter_batches(ROW_GROUP, columns=columns or self._columns)
 
 
 def read(url: str, columns: list[str] | None = None) -> pa.Table:
@@ -101,16 +116,28 @@ class ManifestWriter:
     def __init__(self, url: str, schema: pa.Schema) -> None:
         self.schema = schema
         self.rows = 0
+        self._url = url
         self._atomic = storage.atomic(url)
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
 
     def __enter__(self) -> Self:
-        self._path: Path = self._atomic.__enter__()
-        self._writer = pq.ParquetWriter(
-            self._path, self.schema, compression="zstd", compression_level=3, store_schema=True
-        )
+        path: Path = self._atomic.__enter__()
+        with self._named_errors():
+            self._writer = pq.ParquetWriter(
+                path, self.schema, compression="zstd", compression_level=3, store_schema=True
+            )
         return self
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Arrow's errors name the scratch file or none: name the manifest."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno), self._url) from error
 
     def write(self, table: pa.Table) -> None:
         """Append rows. Raises pa.ArrowInvalid where they do not fit the schema."""
@@ -125,7 +152,9 @@ class ManifestWriter:
     def _flush(self, count: int) -> None:
         # Groups are cut at fixed row numbers, so the bytes do not tell how the rows arrived.
         table = pa.concat_tables(self._pending)
-        self._writer.write_table(table.slice(0, count).combine_chunks(), row_group_size=ROW_GROUP)
+        whole = table.slice(0, count).combine_chunks()
+        with self._named_errors():
+            self._writer.write_table(whole, row_group_size=ROW_GROUP)
         rest = table.slice(count)
         self._pending, self._pending_rows = [rest], len(rest)
 
@@ -138,7 +167,8 @@ class ManifestWriter:
         try:
             if kind is None and self._pending_rows:
                 self._flush(self._pending_rows)
-            self._writer.close()
+            with self._named_errors():
+                self._writer.close()
         except BaseException as failure:
             self._atomic.__exit__(type(failure), failure, failure.__traceback__)
             raise

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pipelines.engine import Summary
 
 STOP_FILE = "stop"
+_HELD = 1.0
+"""Seconds that the first of several lines on stderr is held back."""
 PLAIN_EVERY = 15.0
 """Seconds between progress lines where there is no terminal to redraw."""
 
@@ -134,7 +136,8 @@ def mute_import_chatter() -> None:
 def _quiet_stderr(folder: Path) -> Iterator[TextIO]:
     """Filter this process's and its children's stderr line by line; yields the real one.
 
-    After a worker has said why it stops, Beam's tracebacks about it are dropped as well.
+    After a worker has said why it stops, Beam's tracebacks about it are dropped as well; they
+    are held back for a moment, because they may come first.
     """
     sys.stderr.flush()
     real = os.dup(2)
@@ -145,9 +148,14 @@ def _quiet_stderr(folder: Path) -> Iterator[TextIO]:
 
     def pump() -> None:
         with os.fdopen(source, "rb") as lines, os.fdopen(pumped, "wb", buffering=0) as out:
+            spoke = 0.0
             for line in lines:
-                stopped = (folder / STOP_FILE).exists()
-                if not stopped and not _CHATTER.search(line.decode("utf-8", "replace")):
+                if _CHATTER.search(line.decode("utf-8", "replace")):
+                    continue
+                if time.monotonic() - spoke > 1:
+                    time.sleep(_HELD)
+                spoke = time.monotonic()
+                if not (folder / STOP_FILE).exists():
                     out.write(line)
 
     thread = threading.Thread(target=pump, daemon=True)

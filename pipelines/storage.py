@@ -101,23 +101,29 @@ def remove(url: str) -> None:
         fs.rm_file(path)
 
 
-def write_bytes(url: str, data: bytes) -> None:
-    """Write a file atomically, making its folders."""
-    with atomic(url) as scratch:
-        scratch.write_bytes(data)
+def write_bytes(url: str, data: bytes, scratch: Path | None = None) -> None:
+    """Write a file atomically, making its folders; `scratch` as in `atomic`."""
+    with atomic(url, scratch) as unfinished:
+        unfinished.write_bytes(data)
 
 
 @contextlib.contextmanager
-def atomic(url: str) -> Iterator[Path]:
-    """A local scratch path, published under `url` when the block ends without an error."""
-    folder = local_path(url).parent if is_local(url) else Path(tempfile.gettempdir())
+def atomic(url: str, folder: Path | None = None) -> Iterator[Path]:
+    """A local scratch path, published under `url` when the block ends without an error.
+
+    It lies in `folder`, best a `scratch_folder`, or else beside a local target.
+    """
+    if folder is None:
+        folder = local_path(url).parent if is_local(url) else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".{_owner()}.{Path(url).name[-80:]}"
     try:
         yield scratch
         publish(scratch, url)
     finally:
-        scratch.unlink(missing_ok=True)
+        # Even what is not there cannot be deleted from a read-only disk.
+        with contextlib.suppress(OSError):
+            scratch.unlink()
 
 
 def publish(scratch: Path, url: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,45 @@ WARM_UP = 5
 """Power iterations at construction, so that the first step divides by a real norm."""
 
 Resample = Literal["same", "down", "up"]
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """(out, everything else): a view of a channels-last weight, so nothing is copied there."""
+    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
+
+
+class DivideByNorm(torch.autograd.Function):
+    """weight / (u^T weight v), with u and v constants.
+
+    The gradient (g - <g, normalised> u v^T) / sigma is written out because autograd's own way
+    there passes over the whole weight eight times, a large share of a step of batch 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, left_o: Tensor, right_i: Tensor) -> Tensor:
+        """Normalise."""
+        sigma = torch.dot(left_o, as_matrix(weight) @ right_i).clamp_min(EPS)
+        normalised = weight / sigma
+        ctx.save_for_backward(normalised, left_o.clone(), right_i.clone(), sigma)
+        return normalised
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """One dot product and one rank-one update."""
+        normalised, left_o, right_i, sigma = ctx.saved_tensors
+        shape = normalised.shape
+        grad_oi, normalised_oi = as_matrix(grads[0]), as_matrix(normalised)
+        along = torch.dot(grad_oi.flatten(), normalised_oi.flatten()) / sigma
+        result = torch.addr(grad_oi / sigma, left_o, right_i * -along)
+        if len(shape) == 4:
+            result = result.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+        return result, None, None
+
+
+def divide_by_norm(weight: Tensor, left_o: Tensor, right_i: Tensor) -> Tensor:
+    """The weight over its spectral norm, differentiable once."""
+    normalised: Tensor = DivideByNorm.apply(weight, left_o, right_i)
+    return normalised
 
 
 class SpectralNorm(nn.Module):
@@ -41,33 +80,28 @@ class SpectralNorm(nn.Module):
     def _start(self) -> None:
         """Make the singular vectors; a subclass calls this once its weight exists."""
         self._normalised, self._sharing = None, False
-        matrix_oi = self._matrix(self.weight.detach())
+        matrix_oi = as_matrix(self.weight.detach())
         left_o = F.normalize(torch.randn(matrix_oi.shape[0]), dim=0, eps=EPS)
         self.register_buffer("left_o", left_o)
         self.register_buffer("right_i", torch.zeros(matrix_oi.shape[1]))
         for _ in range(WARM_UP):
             self.power_iteration()
 
-    @staticmethod
-    def _matrix(weight: Tensor) -> Tensor:
-        """(out, everything else): a view of a channels-last weight, so nothing is copied there."""
-        return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
-
     def power_iteration(self) -> None:
         """Turn the singular vectors once towards those of the present weight."""
         with torch.no_grad():
-            matrix_oi = self._matrix(self.weight)
+            matrix_oi = as_matrix(self.weight)
             self.right_i.copy_(F.normalize(matrix_oi.T @ self.left_o, dim=0, eps=EPS))
             self.left_o.copy_(F.normalize(matrix_oi @ self.right_i, dim=0, eps=EPS))
 
     def sigma(self) -> Tensor:
-        """The largest singular value, differentiable in the weight; the vectors are constants."""
-        return torch.dot(self.left_o, self._matrix(self.weight) @ self.right_i)
+        """The largest singular value, as far as the power iteration has found it."""
+        return torch.dot(self.left_o, as_matrix(self.weight) @ self.right_i)
 
     def _prepare(self) -> Tensor:
         device = self.weight.device.type
         with torch.autocast(device, enabled=False):
-            weight = self._arrange(self.weight / self.sigma().clamp_min(EPS))
+            weight = self._arrange(divide_by_norm(self.weight, self.left_o, self.right_i))
         if torch.is_autocast_enabled(device):
             weight = weight.to(torch.get_autocast_dtype(device))
         return weight
@@ -137,6 +171,8 @@ class Conv(SpectralNorm):
     swaps places with either (1 for 4). Only float rounding differs.
     """
 
+    widen: Tensor
+
     def __init__(
         self,
         inputs: int,
@@ -151,16 +187,17 @@ class Conv(SpectralNorm):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        if kernel == 3 and resample != "same":
+            self.register_buffer("widen", _widen(resample), persistent=False)
         self._start()
 
     def _arrange(self, weight: Tensor) -> Tensor:
         if self.kernel == 1 or self.resample == "same":
             return weight
-        wide = F.pad(weight, (0, 1)) + F.pad(weight, (1, 0))
-        box = F.pad(wide, (0, 0, 0, 1)) + F.pad(wide, (0, 0, 1, 0))  # 2x2 box * 3x3 kernel
-        if self.resample == "down":
-            return box / 4
-        return box.flip(2, 3).transpose(0, 1)
+        # A transposed convolution wants the inputs first. Taps stay in the middle: channels last.
+        order = (0, 2, 3, 1) if self.resample == "down" else (1, 2, 3, 0)
+        wide = self.widen @ weight.permute(order).contiguous().flatten(1, 2)
+        return wide.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H', W')."""
@@ -173,6 +210,13 @@ class Conv(SpectralNorm):
         if self.resample == "up":
             return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
         return F.conv2d(x, weight, self.bias, stride=2 if self.resample == "down" else 1, padding=1)
+
+
+def _widen(resample: Resample) -> Tensor:
+    """(16, 9): a 3x3 kernel to the 4x4 one that resamples as well, both flattened."""
+    line = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])  # beside its neighbour
+    square = torch.kron(line, line)
+    return square / 4 if resample == "down" else square.flip(0)
 
 
 def standardise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Frame truth: in order, after a seek, in every container, as ffmpeg's filter gives them."""
 
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from videos import (
 )
 
 from pipelines import frames
+from pipelines.keyframes import Keyframe
 from pipelines.schemas import Status
 from pipelines.video import ClipSpec
 
@@ -80,3 +82,24 @@ def test_neighbours_and_seeks_leave_no_trace(sources, tmp_path, name, monkeypatc
         for clip in clips:
             alone = cut(sources[name], [clip], tmp_path / folder)[clip.key]
             assert alone.path.read_bytes() == together[clip.key].path.read_bytes()
+
+
+@pytest.mark.parametrize("miss", [Keyframe(101, 100), Keyframe(10**6, 10**6), Keyframe(120, 118)])
+def test_a_seek_that_misses_starts_over(sources, tmp_path, monkeypatch, miss):
+    """No keyframe there, nothing there at all, or pictures that begin too late."""
+    base = 512  # ticks a frame
+
+    def misleading(path: Path, after: int, until: int) -> Keyframe:
+        assert (path, until) == (sources["25.mp4"], 100 * base)
+        return Keyframe(miss.pts * base, miss.dts * base)
+
+    restarts = []
+    start_over = frames.FrameReader._start_over
+    monkeypatch.setattr(frames, "SEEK_AHEAD", 0)
+    monkeypatch.setattr(frames, "find_keyframe", misleading)
+    monkeypatch.setattr(
+        frames.FrameReader, "_start_over", lambda self: restarts.append(1) or start_over(self)
+    )
+    result = cut(sources["25.mp4"], [ClipSpec("a", 100, 25)], tmp_path)["a"]
+    assert read(result.path)[0] == list(range(100, 125))
+    assert restarts == [1]

@@ -32,7 +32,7 @@ def test_a_cut_is_found_and_a_flash_is_not(tmp_path):
 
 
 def test_the_cuts_of_a_real_video(corpus, tmp_path):
-    """A news item: two of its three annotated clips run across an edit."""
+    """A recording with three annotated clips, two of which run across a change of camera."""
     trees = corpus.glob("metadata/voxceleb2/txt/*/C1_0xVpM1p9/*.txt")
     clips = []
     for file in sorted(trees):
