@@ -26,8 +26,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.grid import GRID
 from pipelines.video import ClipSpec, CropSettings, crop_clips
+from pipelines.video.grid import GRID
 
 Job = tuple[Path, list[ClipSpec]]
 

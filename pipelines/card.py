@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from pipelines import engine, progress, storage
-from pipelines.croissant import croissant
-from pipelines.facts import Dataset, read_dataset, read_histograms
-from pipelines.funnel import Funnel, read_funnel
 from pipelines.params import Params, load
-from pipelines.report import report
+from pipelines.report.croissant import croissant
+from pipelines.report.facts import Dataset, read_dataset, read_histograms
+from pipelines.report.funnel import Funnel, read_funnel
+from pipelines.report.page import report
+from pipelines.report.templating import environment
 from pipelines.schemas import STATUS
-from pipelines.templating import environment
 
 STAGE = "card"
 

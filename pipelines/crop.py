@@ -21,9 +21,9 @@ from pipelines.download import video_name
 from pipelines.errors import StopStage, clean_detail
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.probe import MediaError, probe
 from pipelines.schemas import CROPS, IDENTITY, Status
 from pipelines.video import ClipResult, ClipSpec, CropSettings, crop_clips
+from pipelines.video.probe import MediaError, probe
 
 STAGE = "crop"
 VERSION = 1

@@ -17,14 +17,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines import engine, fetch, storage
+from pipelines import engine, storage
 from pipelines.errors import clean_detail, redact
-from pipelines.fetch_errors import FetchError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.probe import MediaError, Probe, probe
 from pipelines.schemas import DOWNLOADS, Status
-from pipelines.throttle import Breaker, TokenBucket, backoff, state_file
+from pipelines.site import fetch
+from pipelines.site.fetch_errors import FetchError
+from pipelines.site.throttle import Breaker, TokenBucket, backoff, state_file
+from pipelines.video.probe import MediaError, Probe, probe
 
 STAGE = "download"
 COLUMNS = ["source", "person", "video", "utterance", "url", "media", "status"]

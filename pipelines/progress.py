@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 STOP_FILE = "stop"
 _HELD = 1.0
-"""Seconds that the first of several lines on stderr is held back."""
+"""Seconds for which Beam's words and the reason of a stop may come in either order."""
 PLAIN_EVERY = 15.0
 """Seconds between progress lines where there is no terminal to redraw."""
 
@@ -164,6 +164,8 @@ def _quiet_stderr(folder: Path) -> Iterator[TextIO]:
         with os.fdopen(os.dup(real), "w", buffering=1) as terminal:
             yield terminal
     finally:
+        if (folder / STOP_FILE).exists():
+            time.sleep(_HELD)  # Beam's threads have their say about it, unheard
         sys.stderr.flush()
         os.dup2(real, 2)
         # A child that outlives us keeps the pipe open: do not wait for it.

@@ -15,11 +15,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipelines import card, charts, contact_sheet, facts, storage
+from pipelines import card, storage
 from pipelines.errors import UserError
-from pipelines.funnel import read_funnel
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params, load
+from pipelines.report import charts, contact_sheet, facts
+from pipelines.report.funnel import read_funnel
 from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, INDEX, LANDMARKS, STATUS, Status
 from pipelines.shard import TarWriter, tar_url
 

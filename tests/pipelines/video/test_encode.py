@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from videos import SIDE, Sources, cut, needs_ffmpeg, picture, read, write
 
-from pipelines.probe import probe
 from pipelines.schemas import Status
 from pipelines.video import ClipSpec, CropSettings
+from pipelines.video.probe import probe
 
 
 @pytest.fixture(scope="module")

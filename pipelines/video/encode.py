@@ -15,10 +15,10 @@ from av.filter import Graph
 from av.filter.context import FilterContext
 from av.video.frame import VideoFrame
 
-from pipelines.boxes import Crop
-from pipelines.clip_types import CropSettings
-from pipelines.grid import GRID
-from pipelines.sound import Samples
+from pipelines.video.boxes import Crop
+from pipelines.video.grid import GRID
+from pipelines.video.sound import Samples
+from pipelines.video.types import CropSettings
 
 Filter = tuple[str, str | None]
 """Name and arguments of a step of a filter graph."""

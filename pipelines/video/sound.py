@@ -18,8 +18,8 @@ from av.error import FFmpegError
 from av.stream import Discard
 from numpy.typing import NDArray
 
-from pipelines.grid import GRID, container_start
-from pipelines.probe import open_container, reason
+from pipelines.video.grid import GRID, container_start
+from pipelines.video.probe import open_container, reason
 
 Samples = NDArray[np.float32]
 """(n,) mono, -1..1."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from html import escape
 
-from pipelines.facts import Histogram
-from pipelines.funnel import Funnel, Step, kind
+from pipelines.report.facts import Histogram
+from pipelines.report.funnel import Funnel, Step, kind
 
 # --- the funnel ------------------------------------------------------------------------------
 

@@ -12,12 +12,10 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
-from pipelines.clip_types import ClipResult, ClipSpec, CropSettings
-from pipelines.cutting import ClipCutter
-from pipelines.frames import FrameReader
-from pipelines.grid import FrameTimes, locate
-
-__all__ = ["ClipResult", "ClipSpec", "CropSettings", "crop_clips"]
+from pipelines.video.cutting import ClipCutter
+from pipelines.video.frames import FrameReader
+from pipelines.video.grid import FrameTimes, locate
+from pipelines.video.types import ClipResult, ClipSpec, CropSettings
 
 
 def crop_clips(

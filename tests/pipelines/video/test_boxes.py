@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.boxes import (
+from pipelines.video.boxes import (
     Crop,
     into_crop,
     moving,

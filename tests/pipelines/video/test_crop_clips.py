@@ -12,9 +12,9 @@ import av
 import pytest
 from videos import B_FRAMES, Sources, cut, read, verdict, write
 
-from pipelines.probe import MediaError
 from pipelines.schemas import Status
 from pipelines.video import ClipSpec
+from pipelines.video.probe import MediaError
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from pipelines.probe import open_container, video_stream
+from pipelines.video.probe import open_container, video_stream
 
 _LOOK_BACK = (0, 2, 12, 60)  # seconds before the target from which on keyframes are looked for
 

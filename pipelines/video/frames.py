@@ -19,10 +19,10 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipelines.grid import GRID, container_start, slot_at
-from pipelines.keyframes import find_keyframe
-from pipelines.probe import MediaError, open_container, reason, upright, video_stream
 from pipelines.schemas import Status
+from pipelines.video.grid import GRID, container_start, slot_at
+from pipelines.video.keyframes import find_keyframe
+from pipelines.video.probe import MediaError, open_container, reason, upright, video_stream
 
 SEEK_AHEAD = 8 * GRID
 """Slots that nobody wants for which a seek is tried. It never changes a byte of the clips."""

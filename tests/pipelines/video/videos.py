@@ -14,9 +14,9 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.probe import MediaError, probe
 from pipelines.schemas import Status
 from pipelines.video import ClipSpec, CropSettings, crop_clips
+from pipelines.video.probe import MediaError, probe
 
 SIDE = 64
 FAST = CropSettings(size=SIDE, preset="ultrafast", crf=20, scene_threshold=0)

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 from videos import SIDE, cut, write
 
-from pipelines.scenes import scene_score
 from pipelines.schemas import Status
 from pipelines.video import ClipSpec, CropSettings
+from pipelines.video.scenes import scene_score
 
 
 def test_a_cut_is_found_and_a_flash_is_not(tmp_path):

@@ -5,9 +5,8 @@ from fractions import Fraction
 import av
 from videos import B_FRAMES, cut, read, write
 
-from pipelines import frames
-from pipelines.keyframes import _nal_heads, find_keyframe
-from pipelines.video import ClipSpec
+from pipelines.video import ClipSpec, frames
+from pipelines.video.keyframes import _nal_heads, find_keyframe
 
 
 def test_a_seek_enters_only_at_clean_keyframes(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def environment(html: bool) -> Environment:
     except ImportError:
         raise UserError("card: jinja2 is not installed: pip install 'likeness[card]'") from None
     made = Environment(
-        loader=PackageLoader("pipelines"),
+        loader=PackageLoader("pipelines.report"),
         autoescape=html,
         undefined=StrictUndefined,
         keep_trailing_newline=True,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipelines import fetch
 from pipelines.errors import UserError
-from pipelines.fetch_errors import FetchError
 from pipelines.params import Download
 from pipelines.schemas import Status
+from pipelines.site import fetch
+from pipelines.site.fetch_errors import FetchError
 
 Script = list[FetchError | str]
 

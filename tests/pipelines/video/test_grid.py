@@ -7,8 +7,8 @@ import av
 import pytest
 from videos import Sources, cut, read, shown, slots_of
 
-from pipelines.grid import slot_at
 from pipelines.video import ClipSpec
+from pipelines.video.grid import slot_at
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.grid import GRID
 from pipelines.schemas import Status
+from pipelines.video.grid import GRID
 
 
 @dataclass(frozen=True, slots=True)

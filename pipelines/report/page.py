@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines import storage
-from pipelines.charts import funnel_svg, histogram_svg
-from pipelines.contact_sheet import contact_sheet
-from pipelines.facts import Dataset, Histogram
-from pipelines.funnel import SHOWN_FAILURES, Funnel, kind
 from pipelines.params import Params
+from pipelines.report.charts import funnel_svg, histogram_svg
+from pipelines.report.contact_sheet import contact_sheet
+from pipelines.report.facts import Dataset, Histogram
+from pipelines.report.funnel import SHOWN_FAILURES, Funnel, kind
+from pipelines.report.templating import environment
 from pipelines.schemas import STATUS, Status
-from pipelines.templating import environment
 
 STAGES = ("catalog", "download", "crop", "landmarks", "shard")
 EXCLUDED = re.compile(r"(excluded/)?x[0-9a-f]{16}")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.throttle import Breaker, TokenBucket, backoff, state_file
+from pipelines.site.throttle import Breaker, TokenBucket, backoff, state_file
 
 DAMAGED = [
     b"",

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.facts import Dataset, Tar
 from pipelines.params import Params
+from pipelines.report.facts import Dataset, Tar
 from pipelines.schemas import INDEX
 
 Node = dict[str, Any]

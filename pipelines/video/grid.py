@@ -19,7 +19,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from pipelines.probe import open_container, video_stream
+from pipelines.video.probe import open_container, video_stream
 
 GRID = 25
 """Frames a second of every clip, and slots a second of the time grid."""

@@ -20,9 +20,9 @@ import fsspec
 
 from pipelines import storage
 from pipelines.errors import FATAL_ERRNOS, UserError, clean_detail
-from pipelines.fetch_errors import FetchError, from_yt_dlp
 from pipelines.params import Download
 from pipelines.schemas import Status
+from pipelines.site.fetch_errors import FetchError, from_yt_dlp
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
-from pipelines import boxes as geometry
 from pipelines import storage
-from pipelines.clip_types import ClipResult, ClipSpec, CropSettings
-from pipelines.encode import ClipFile, CropFilter
-from pipelines.frames import FrameReader, ShownFrame
-from pipelines.grid import GRID, LONGEST, Span
-from pipelines.probe import reason
-from pipelines.scenes import BlockMeans, block_means, scene_score
 from pipelines.schemas import Status
-from pipelines.sound import read_sound
+from pipelines.video import boxes as geometry
+from pipelines.video.encode import ClipFile, CropFilter
+from pipelines.video.frames import FrameReader, ShownFrame
+from pipelines.video.grid import GRID, LONGEST, Span
+from pipelines.video.probe import reason
+from pipelines.video.scenes import BlockMeans, block_means, scene_score
+from pipelines.video.sound import read_sound
+from pipelines.video.types import ClipResult, ClipSpec, CropSettings
 
 MISSING_TAIL = 2
 """Frames that may lack at the end of a clip: encoders at the upload round lengths."""

@@ -20,10 +20,9 @@ from videos import (
     slots_of,
 )
 
-from pipelines import frames
-from pipelines.keyframes import Keyframe
 from pipelines.schemas import Status
-from pipelines.video import ClipSpec
+from pipelines.video import ClipSpec, frames
+from pipelines.video.keyframes import Keyframe
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Fetching from a site: manners, yt-dlp and the mirror, and what their words mean."""
