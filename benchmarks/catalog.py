@@ -36,7 +36,8 @@ def write_tree(root: Path, clips: int, frames: int) -> None:
     rows = "".join(
         f"{k:06d} \t{0.3 + k % 50 / 1000:.3f} \t0.201 \t0.155 \t0.276 \n" for k in range(frames)
     )
-    body = f"Offset    : \t1\nFV Conf   : \t18.3\t(1)\nASD Conf  : \t5.2\n\nFRAME \tX \tY \tW \tH \n{rows}"
+    header = "Offset    : \t1\nFV Conf   : \t18.3\t(1)\nASD Conf  : \t5.2\n\n"
+    body = f"{header}FRAME \tX \tY \tW \tH \n{rows}"
     for first in range(0, clips, CLIPS_A_VIDEO):
         number = first // CLIPS_A_VIDEO
         person, video = f"id{number // VIDEOS_A_PERSON:05d}", f"video{number:06d}"

@@ -1,12 +1,13 @@
 """Cost of one full-size meta step: CPU seconds, samples a second, and the share of peak.
 
-    python -m benchmarks.step [--device cuda] [--batch 48] [--bf16] [--compile] [--rounds 3]
+    python -m benchmarks.step [--bf16] [--plain] [--rounds 3]
+    python -m benchmarks.step --device cuda --bf16 --batch 48 [--compile]
 
 Batch 1, K = 8 source frames, 256x256, with attention, VGG19 and VGGFace of random weights (they
-cost what the trained ones do); needs only torch and numpy. The work is counted on the same
-step: what PyTorch's flop counter sees of our kernels, and, with `--paper-flops`, of the same
-networks when convolution and resampling are not joined. The peak is the best large matmul of
-the same run and type. Pictures and landmark pictures are random: no cost depends on content.
+cost what the trained ones do); needs only torch and numpy. The work is what PyTorch's flop
+counter sees of a step; the peak is the best large matmul of the same run and type. `--plain`
+is the reference: the same networks with convolution and resampling apart, as a textbook has
+them. Pictures and landmark pictures are noise: no cost depends on content.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.layers import Conv, divide_by_norm
 from training.losses import CONTENT_WEIGHTS, ContentLoss
 from training.meta import EpisodeBatch, MetaConfig, MetaLearner
 from training.networks import NetworkConfig
@@ -42,6 +45,15 @@ def random_batch(batch: int, frames: int, size: int) -> EpisodeBatch:
         pictures(batch),
         torch.arange(batch),
     )
+
+
+def plain_forward(conv: Conv, x: torch.Tensor) -> torch.Tensor:
+    """What `Conv.forward` computes, one operation after the other."""
+    weight = divide_by_norm(conv.weight, conv.left_o, conv.right_i)
+    if conv.resample == "up":
+        x = F.interpolate(x, scale_factor=2.0)
+    x = F.conv2d(x, weight, conv.bias, padding=conv.kernel // 2)
+    return F.avg_pool2d(x, 2) if conv.resample == "down" else x
 
 
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
@@ -81,6 +93,7 @@ def main() -> int:
     parser.add_argument("--no-channels-last", action="store_true")
     parser.add_argument("--no-attention", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="the reference")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -89,6 +102,8 @@ def main() -> int:
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
 
+    if args.plain:
+        Conv.forward = plain_forward  # type: ignore[method-assign]
     torch.manual_seed(0)
     weights = CONTENT_WEIGHTS["v2"]
     learner = MetaLearner(
@@ -121,7 +136,7 @@ def main() -> int:
         f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
         f"{'bf16' if args.bf16 else 'fp32'}, "
         f"{'contiguous' if args.no_channels_last else 'channels last'}"
-        f"{', compiled' if args.compile else ''}; batch {args.batch}, K {args.frames}, "
+        f"{', compiled' if args.compile else ''}{', plain' if args.plain else ''}; batch {args.batch}, K {args.frames}, "
         f"{args.size} px, {args.rounds} rounds"
     )
     print(f"step: {wall:.3f} s wall, {cpu:.2f} s CPU; {args.batch / wall:.2f} samples/s")

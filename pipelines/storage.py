@@ -8,6 +8,7 @@ file system and renamed; object stores publish a whole object at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -15,10 +16,12 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 import psutil
+
+from pipelines.errors import UserError
 
 CHUNK = 1 << 20
 
@@ -45,20 +48,43 @@ def join(base: str, *parts: str) -> str:
     return base
 
 
+@contextlib.contextmanager
+def _remote(url: str) -> Iterator[tuple[Any, str]]:
+    """The file system and the path of a remote URL.
+
+    Every client has errors of its own: in the block they become OSErrors that name the URL.
+    """
+    try:
+        fs, path = fsspec.url_to_fs(url)
+        fs.invalidate_cache()  # other processes write there too
+        yield fs, path
+    except FileNotFoundError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: {error}") from error
+    except Exception as error:
+        number = getattr(error, "errno", None) or errno.EIO
+        words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise OSError(number, " ".join(words.split()), url) from error
+
+
 def exists(url: str) -> bool:
     """Whether a file is there."""
     if is_local(url):
         return local_path(url).is_file()
-    fs, path = fsspec.url_to_fs(url)
-    return bool(fs.isfile(path))
+    with _remote(url) as (fs, path):
+        try:
+            return bool(fs.info(path)["type"] == "file")  # `isfile` hides every failure
+        except FileNotFoundError:
+            return False
 
 
 def size(url: str) -> int:
     """Bytes of a file. Raises FileNotFoundError."""
     if is_local(url):
         return local_path(url).stat().st_size
-    fs, path = fsspec.url_to_fs(url)
-    return int(fs.size(path))
+    with _remote(url) as (fs, path):
+        return int(fs.size(path))
 
 
 def names(url: str) -> list[str]:
@@ -69,11 +95,11 @@ def names(url: str) -> list[str]:
                 return sorted(e.name for e in entries if e.is_file())
         except FileNotFoundError:
             return []
-    fs, path = fsspec.url_to_fs(url)
-    try:
-        listing = fs.ls(path, detail=True)
-    except FileNotFoundError:
-        return []
+    with _remote(url) as (fs, path):
+        try:
+            listing = fs.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
     return sorted(Path(e["name"]).name for e in listing if e["type"] == "file")
 
 
@@ -81,14 +107,16 @@ def read_bytes(url: str) -> bytes:
     """The whole file. Raises FileNotFoundError."""
     if is_local(url):
         return local_path(url).read_bytes()
-    return cast(bytes, fsspec.open(url, "rb").open().read())
+    with _remote(url) as (fs, path):
+        return cast(bytes, fs.cat_file(path))
 
 
 def open_read(url: str) -> BinaryIO:
     """A seekable binary file."""
     if is_local(url):
         return local_path(url).open("rb")
-    return cast(BinaryIO, fsspec.open(url, "rb").open())
+    with _remote(url) as (fs, path):
+        return cast(BinaryIO, fs.open(path, "rb"))
 
 
 def remove(url: str) -> None:
@@ -96,8 +124,7 @@ def remove(url: str) -> None:
     if is_local(url):
         local_path(url).unlink(missing_ok=True)
         return
-    fs, path = fsspec.url_to_fs(url)
-    with contextlib.suppress(FileNotFoundError):
+    with _remote(url) as (fs, path), contextlib.suppress(FileNotFoundError):
         fs.rm_file(path)
 
 
@@ -129,8 +156,8 @@ def atomic(url: str, folder: Path | None = None) -> Iterator[Path]:
 def publish(scratch: Path, url: str) -> None:
     """Move a finished local file to its final name, in one step as others see it."""
     if not is_local(url):
-        fs, path = fsspec.url_to_fs(url)
-        fs.put_file(str(scratch), path)
+        with _remote(url) as (fs, path):
+            fs.put_file(str(scratch), path)
         scratch.unlink()
         return
     target = local_path(url)
@@ -153,9 +180,9 @@ def local_copy(url: str, scratch: Path) -> Iterator[Path]:
         yield local_path(url)
         return
     target = scratch / Path(url).name
-    fs, path = fsspec.url_to_fs(url)
     try:
-        fs.get_file(path, str(target))
+        with _remote(url) as (fs, path):
+            fs.get_file(path, str(target))
         yield target
     finally:
         target.unlink(missing_ok=True)
@@ -189,7 +216,7 @@ def _owner() -> str:
 @contextlib.contextmanager
 def scratch_folder(work: str) -> Iterator[Path]:
     """A private folder for unfinished files, on a local work folder's own file system."""
-    parent = local_path(work) / "tmp" if is_local(work) else Path(tempfile.gettempdir())
+    parent = _scratch_space(work)
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / _owner()
     folder.mkdir()
@@ -199,10 +226,14 @@ def scratch_folder(work: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _scratch_space(work: str) -> Path:
+    return local_path(work) / "tmp" if is_local(work) else Path(tempfile.gettempdir())
+
+
 def sweep_scratch(work: str) -> None:
     """Delete what killed processes of this host left in the work folder's scratch space."""
-    parent = local_path(work) / "tmp" if is_local(work) else None
-    if parent is None or not parent.is_dir():
+    parent = _scratch_space(work)
+    if not parent.is_dir():
         return
     for folder in parent.iterdir():
         if _is_orphan(folder.name):

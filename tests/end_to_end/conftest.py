@@ -49,7 +49,12 @@ def make_rig(tiny_corpus: Corpus, site: SampleServer) -> MakeRig:
             "catalog": {
                 "metadata": str(tiny_corpus.metadata),
                 "sources": [
-                    {"name": "tiny", "reader": "voxceleb2", "path": "txt", "people": "vox2_meta.csv"}
+                    {
+                        "name": "tiny",
+                        "reader": "voxceleb2",
+                        "path": "txt",
+                        "people": "vox2_meta.csv",
+                    }
                 ],
                 "split": {"val": 0.5},
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -157,9 +158,8 @@ class Rig:
 
     def assert_swept(self) -> None:
         """No unfinished file is left anywhere."""
-        left = [p for p in self.work.glob("tmp/*")]
-        left += [p for p in self.folder.rglob(".tmp-*")]
-        left += [p for p in self.work.glob("partial/*/*")]
+        left = [*self.work.glob("tmp/*"), *self.work.glob("partial/*/*")]
+        left += self.folder.rglob(".tmp-*")
         assert not left, f"left behind: {left}"
 
 
@@ -181,13 +181,13 @@ def stamps(root: Path, pattern: str = "**/*") -> dict[str, tuple[int, int]]:
 
 
 def kill_group(process: subprocess.Popen[str], sign: signal.Signals = signal.SIGKILL) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, sign)
-    except ProcessLookupError:
-        pass
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90) -> bool:
+def wait_until(
+    condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 90
+) -> bool:
     """Wait for a condition while a process runs; False when it ended first."""
     deadline = time.monotonic() + seconds
     while not condition():

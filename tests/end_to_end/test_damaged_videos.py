@@ -20,7 +20,13 @@ from pipelines.sample.server import SampleServer
 from pipelines.schemas import Status
 
 FLIPS = 20
-DOWNLOAD_STATUSES = {Status.OK, Status.NOT_A_VIDEO, Status.TRUNCATED, Status.CORRUPT, Status.NO_FORMAT}
+DOWNLOAD_STATUSES = {
+    Status.OK,
+    Status.NOT_A_VIDEO,
+    Status.TRUNCATED,
+    Status.CORRUPT,
+    Status.NO_FORMAT,
+}
 
 
 def flipped(data: bytes, seed: int) -> bytes:

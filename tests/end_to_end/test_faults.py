@@ -104,7 +104,12 @@ def test_missing_weights(undisturbed: Rig, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "manifest"),
-    [("download", "catalog"), ("crop", "downloads"), ("landmarks", "crops"), ("shard", "landmarks")],
+    [
+        ("download", "catalog"),
+        ("crop", "downloads"),
+        ("landmarks", "crops"),
+        ("shard", "landmarks"),
+    ],
 )
 @pytest.mark.parametrize("damage", ["missing", "cut", "rubbish"])
 def test_unreadable_manifest(

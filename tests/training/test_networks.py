@@ -87,7 +87,7 @@ def test_where_attention_sits_at_the_papers_size() -> None:
     ("settings", "words"),
     [
         ({"image_size": 100}, "power of two"),
-        ({"image_size": 16}, "attention needs image_size"),
+        ({"image_size": 16, "generator_levels": 3}, "attention needs image_size"),
         ({"generator_levels": 2}, "generator_levels >= 3"),
         ({"generator_levels": 8}, "too many"),
         ({"min_channels": 1, "max_channels": 4}, "8 channels"),
