@@ -103,7 +103,7 @@ def main() -> int:
         torch.set_float32_matmul_precision("high")
 
     if args.plain:
-        Conv.forward = plain_forward  # type: ignore[method-assign]
+        Conv.forward = plain_forward  # type: ignore[method-assign, assignment]
     torch.manual_seed(0)
     weights = CONTENT_WEIGHTS["v2"]
     learner = MetaLearner(
@@ -136,8 +136,8 @@ def main() -> int:
         f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
         f"{'bf16' if args.bf16 else 'fp32'}, "
         f"{'contiguous' if args.no_channels_last else 'channels last'}"
-        f"{', compiled' if args.compile else ''}{', plain' if args.plain else ''}; batch {args.batch}, K {args.frames}, "
-        f"{args.size} px, {args.rounds} rounds"
+        f"{', compiled' if args.compile else ''}{', plain' if args.plain else ''}; "
+        f"batch {args.batch}, K {args.frames}, {args.size} px, {args.rounds} rounds"
     )
     print(f"step: {wall:.3f} s wall, {cpu:.2f} s CPU; {args.batch / wall:.2f} samples/s")
     print(f"CPU seconds a sample: {cpu / args.batch:.2f}")

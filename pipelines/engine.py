@@ -131,11 +131,10 @@ class Records:
         return storage.join(self._root, fingerprint[:2], f"{fingerprint}.arrow")
 
     def present(self) -> set[str]:
-        """Fingerprints of all finished items, by listing 256 folders."""
+        """Fingerprints of all finished items."""
         return {
             name.removesuffix(".arrow")
-            for prefix in range(256)
-            for name in storage.names(storage.join(self._root, f"{prefix:02x}"))
+            for name in storage.names_below(self._root)
             if name.endswith(".arrow") and not name.startswith(".")
         }
 

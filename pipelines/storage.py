@@ -103,6 +103,18 @@ def names(url: str) -> list[str]:
     return sorted(Path(e["name"]).name for e in listing if e["type"] == "file")
 
 
+def names_below(url: str) -> Iterator[str]:
+    """Names of the files in a folder and in all folders below it, in no order."""
+    if is_local(url):
+        for _, _, files in os.walk(local_path(url)):
+            yield from files
+        return
+    with _remote(url) as (fs, path):
+        # One listing: an object store answers a thousand names a request, whatever the folders.
+        found = fs.find(path)
+    yield from (Path(name).name for name in found)
+
+
 def read_bytes(url: str) -> bytes:
     """The whole file. Raises FileNotFoundError."""
     if is_local(url):

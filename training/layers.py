@@ -111,7 +111,7 @@ class SpectralNorm(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weight that `forward` uses; computed once inside `shared_weights`."""
-        if not self._sharing:
+        if not self._sharing or torch.compiler.is_compiling():  # a graph keeps no state
             return self._prepare()
         if self._normalised is None:
             self._normalised = self._prepare()

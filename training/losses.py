@@ -105,7 +105,7 @@ def generator_losses(
     with shared_weights(discriminator):
         fake_score, fake_features = discriminator(fake, landmarks, rows)
         with torch.no_grad():
-            real_features = discriminator.features(real, landmarks)
+            _, real_features = discriminator(real, landmarks, rows)
     return {
         "content": content_loss(fake, real),
         "feature_matching": feature_matching(fake_features, real_features),

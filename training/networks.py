@@ -185,11 +185,6 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, 3, S, S) twice and W's rows (B or 1, N) to scores (B,) and every block's output."""
-        features = self.features(x, y)
-        return self.score(features[-1], rows), features
-
-    def features(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """The output of each block, finest first: what feature matching compares."""
         h = torch.cat((x, y), dim=1)
         features = []
         for level, block in enumerate(self.blocks, start=1):
@@ -197,8 +192,4 @@ class Discriminator(nn.Module):
             features.append(h)
             if level == 3:
                 h = self.attention(h)
-        return features
-
-    def score(self, last: Tensor, rows: Tensor) -> Tensor:
-        """The projection: (B, N, 4, 4) and (B or 1, N) to (B,)."""
-        return (_sum_over_space(last) * (rows + self.w0)).sum(1) + self.b
+        return (_sum_over_space(h) * (rows + self.w0)).sum(1) + self.b, features

@@ -65,6 +65,7 @@ def make_rig(tiny_corpus: Corpus, site: SampleServer) -> MakeRig:
                 "backoff": 0.05,
                 "concurrency": 2,
             },
+            "crop": {"policy": "clip"},
             "landmarks": {"backend": "mediapipe"},
             "shard": {"clips": 4, "frames": 8},
             "card": {"title": "Tiny", "licence": "cc0-1.0", "description": "For tests."},
