@@ -87,7 +87,9 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=8, help="K")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3, help="timed steps, after one to warm up")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="on CPU; of more, those that wait are counted too"
+    )
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--no-channels-last", action="store_true")
@@ -95,8 +97,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--plain", action="store_true", help="the reference")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ def clip_key(person: str, video: str, utterance: str) -> str:
     return f"{person}_{video}_{utterance}"
 
 
+@lru_cache(maxsize=1024)  # neighbours share person and video
 def stable_fraction(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts alone."""
     text = ":".join(str(part) for part in parts)
@@ -294,7 +296,8 @@ def build(params: Params) -> engine.Summary:
 
 
 def _spill(builder: _Builder, path: Path, tick: Callable[[int], None]) -> None:
-    with pq.ParquetWriter(path, CATALOG, compression="zstd") as spill:
+    # Read once and deleted: quick to write rather than small.
+    with pq.ParquetWriter(path, CATALOG, compression="lz4", use_dictionary=False) as spill:
         batch: list[Row] = []
         for row in builder.rows():
             batch.append(row)

@@ -184,7 +184,10 @@ class Discriminator(nn.Module):
         self.b = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, 3, S, S) twice and W's rows (B or 1, N) to scores (B,) and every block's output."""
+        """(B, 3, S, S) twice and W's rows (B or 1, N) to scores (B,) and every block's output.
+
+        The blocks' outputs, finest first, are what feature matching compares.
+        """
         h = torch.cat((x, y), dim=1)
         features = []
         for level, block in enumerate(self.blocks, start=1):

@@ -101,8 +101,8 @@ def damaged(tiny_corpus: Corpus, tmp_path: Path) -> tuple[Path, Path, set[str]]:
         (folder / f"{name}.mp4").write_bytes(body)
         target = metadata / "txt" / video.person / name
         target.mkdir(parents=True)
-        for path in source.glob("*.txt"):
-            (target / path.name).write_text(path.read_text().replace(video.video, name))
+        first = min(source.glob("*.txt"))
+        (target / first.name).write_text(first.read_text().replace(video.video, name))
         names.add(name)
     return folder, metadata, names
 
@@ -113,7 +113,7 @@ def test_every_damaged_video_comes_out_typed(
     tmp_path: Path,
 ) -> None:
     folder, metadata, names = damaged
-    rig = make_rig(tmp_path / "rig", workers=2)
+    rig = make_rig(tmp_path / "rig")
     with SampleServer(folder) as server:
         rig.change("catalog", metadata=str(metadata))
         rig.change("download", url=server.url + "/watch/{video_id}", max_failed=1.0, concurrency=4)
@@ -129,7 +129,7 @@ def test_every_damaged_video_comes_out_typed(
     assert {status[f"cut{share:02d}"] for share in (5, 50, 95, 99)} == {"truncated"}
     assert all(row["detail"] for row in downloads.values() if row["status"] != "ok")
     crops = rig.rows("crop")
-    assert len(crops) == 2 * len(names)
+    assert len(crops) == len(names)
     for row in [*crops, *rig.rows("landmarks")]:
         assert row["status"] in set(Status) - {Status.INTERNAL_ERROR}, row
     assert {r["status"] for r in crops if r["video"] == "good"} == {"ok"}

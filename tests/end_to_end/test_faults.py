@@ -72,7 +72,11 @@ def test_full_disk(stage: str, undisturbed: Rig, tmp_path: Path) -> None:
         rig.assert_swept()
 
 
-@pytest.mark.parametrize("stage", ["catalog", "download", "crop", "landmarks", "shard"])
+@pytest.mark.parametrize(
+    "stage",
+    ["catalog", "shard"]
+    + [pytest.param(stage, marks=pytest.mark.slow) for stage in ("download", "crop", "landmarks")],
+)
 def test_read_only_disk(stage: str, undisturbed: Rig, tmp_path: Path) -> None:
     rig = undisturbed.copy_to(tmp_path / "rig")
     if stage != "catalog":

@@ -1,0 +1,173 @@
+"""Frames per CPU second: episodes by random access, bare JPEG decoding, sequential webdataset.
+
+    python -m benchmarks.loader [--data data] [--split train] [--seconds 2] [--rounds 3]
+
+All read the same tars, one process each in turn, warm in the page cache, and take turns within
+every round; the table has each one's median. *Raw* is compressed bytes handed over; *decoded*
+are pictures (and landmarks as numbers); *episodes* are what training gets: K + 1 pictures and
+landmark pictures as arrays. Without arguments: what `make demo` built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset as wds
+from PIL import Image
+
+from training.episodes import Episodes, parse_points
+from training.stream import EpisodeStream
+
+Work = Callable[[], Iterator[int]]
+"""Endless work that yields how many frames it has just finished."""
+
+
+def pillow(jpeg: bytes) -> Any:
+    """A picture by Pillow."""
+    return np.asarray(Image.open(io.BytesIO(jpeg), formats=["JPEG"]))
+
+
+def decoders() -> dict[str, Callable[[bytes], Any]]:
+    """Those that are installed, by name."""
+    found: dict[str, Callable[[bytes], Any]] = {"Pillow": pillow}
+    if find_spec("cv2"):
+        import cv2
+
+        cv2.setNumThreads(1)
+
+        def by_cv2(jpeg: bytes) -> Any:
+            return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+        found["cv2"] = by_cv2
+    return found
+
+
+def bare(jpegs: list[bytes], decode: Callable[[bytes], Any]) -> Work:
+    """Bytes in memory to pictures: no loader that decodes alone can be faster."""
+
+    def work() -> Iterator[int]:
+        while True:
+            for jpeg in jpegs:
+                decode(jpeg)
+                yield 1
+
+    return work
+
+
+def by_index(episodes: Episodes, decode: Callable[[bytes], Any] | None) -> Work:
+    """Frames in random order over all tars, with their landmarks."""
+
+    def work() -> Iterator[int]:
+        frames = len(episodes.index.numbers)
+        while True:
+            for frame in np.random.default_rng(0).permutation(frames).tolist():
+                jpeg, _ = episodes.jpeg(frame), episodes.points(frame)
+                if decode:
+                    decode(jpeg)
+                yield 1
+
+    return work
+
+
+def whole_episodes(episodes: Episodes) -> Work:
+    """Episodes in turn."""
+
+    def work() -> Iterator[int]:
+        for epoch in count():
+            for video in range(len(episodes)):
+                _ = episodes[epoch, video]
+                yield episodes.k + 1
+
+    return work
+
+
+def streamed_episodes(stream: EpisodeStream) -> Work:
+    """Episodes as they come."""
+    return lambda: (stream.k + 1 for _ in stream)
+
+
+def sequential(urls: list[str], decode: Callable[[bytes], Any] | None) -> Work:
+    """A plain webdataset reader, clip after clip."""
+
+    def work() -> Iterator[int]:
+        while True:
+            for sample in wds.WebDataset(urls, shardshuffle=False):
+                jpegs = [data for name, data in sample.items() if name.endswith(".jpg")]
+                if decode:
+                    npy = sample["landmarks.npy"]
+                    parse_points(npy, len(npy) // (68 * 2 * 4), sample["__key__"])
+                    for jpeg in jpegs:
+                        decode(jpeg)
+                yield len(jpegs)
+
+    return work
+
+
+def frames_per_second(work: Work, seconds: float) -> float:
+    """Of CPU time, after a tenth of it to warm up."""
+    running, frames = work(), 0
+    warm = time.process_time() + seconds / 10
+    while time.process_time() < warm:
+        next(running)
+    begin = time.process_time()
+    while (spent := time.process_time() - begin) < seconds:
+        frames += next(running)
+    return frames / spent
+
+
+def main() -> int:
+    """Run the benchmark and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="index.parquet, shards/")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--frames", type=int, default=8, help="K")
+    parser.add_argument("--seconds", type=float, default=2.0, help="CPU time of a measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    index, shards = args.data / "index.parquet", args.data / "shards"
+    episodes = Episodes(index, shards, args.split, args.frames, few_frames="drop")
+    stream = EpisodeStream(index, shards, args.split, args.frames, few_frames="drop")
+    jpegs = [episodes.jpeg(frame) for frame in range(len(episodes.index.numbers))]
+    urls = [str(shards / args.split / f"{name}.tar") for name in episodes.index.shards]
+
+    works: dict[str, Work] = {
+        "raw: offset index, mmap (`Episodes`)": by_index(episodes, None),
+        "raw: sequential webdataset": sequential(urls, None),
+    }
+    for name, decode in decoders().items():
+        works[f"decoded, {name}: nothing but decoding"] = bare(jpegs, decode)
+        works[f"decoded, {name}: offset index, mmap (`Episodes`)"] = by_index(episodes, decode)
+        works[f"decoded, {name}: sequential webdataset"] = sequential(urls, decode)
+    works["episodes: random access (`Episodes`)"] = whole_episodes(episodes)
+    works["episodes: stream (`EpisodeStream`)"] = streamed_episodes(stream)
+
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(args.rounds):
+        for name, work in works.items():
+            rates[name].append(frames_per_second(work, args.seconds))
+    print(
+        f"{len(urls)} tars, {len(episodes)} videos, {len(jpegs)} frames of "
+        f"{sum(map(len, jpegs)) / len(jpegs) / 1024:.1f} KiB; K = {args.frames}, "
+        f"{args.rounds} rounds of {args.seconds} CPU s\n"
+    )
+    print("| what | frames per CPU second |\n|---|---|")
+    for name, values in rates.items():
+        print(f"| {name} | {median(values):,.0f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The stream gives what random access gives, and says so when a tar does not."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from test_episodes import MakeShards, Shards, make_shards, same, shards
+
+from pipelines.shard import TarWriter
+from training.stream import EpisodeStream, stream_loader
+
+__all__ = ["make_shards", "shards"]  # fixtures
+
+
+def stream(shards: Shards, k: int = 4, size: int = 32, **options: Any) -> EpisodeStream:
+    return EpisodeStream(shards.index, shards.folder, "train", k, size, **options)
+
+
+@pytest.mark.parametrize("buffer", [1, 3, 100])
+def test_both_deliver_the_same_episodes(shards: Shards, buffer: int) -> None:
+    episodes = shards.open()
+    found = list(stream(shards, epochs=3, buffer=buffer))
+    assert len(found) == 15
+    for at, episode in enumerate(found):
+        assert same(episode, episodes[at // 5, episode.rows])
+    for epoch in range(3):
+        assert sorted(e.rows for e in found[5 * epoch : 5 * epoch + 5]) == list(range(5))
+
+
+def test_frames_without_a_face_too(make_shards: MakeShards) -> None:
+    shards = make_shards(faceless={(1, 0, 0), (1, 2, 1), (0, 0, 2)})
+    episodes = shards.open(size=16)
+    assert all(same(e, episodes[0, e.rows]) for e in stream(shards, size=16, epochs=1))
+
+
+def test_it_can_begin_at_an_epoch(shards: Shards) -> None:
+    whole = list(stream(shards, epochs=3))
+    later = list(stream(shards, epoch=2, epochs=1))
+    assert all(same(one, two) for one, two in zip(whole[10:], later, strict=True))
+
+
+def test_ranks_and_workers_share_the_tars(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    rows: list[int] = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        rows += [e.rows for e in stream(shards, epochs=1)]
+    assert Counter(rows) == Counter(range(5))
+
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(ValueError, match="2 shards are too few for so many ranks and workers"):
+        next(iter(stream(shards)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_an_endless_stream(shards: Shards, workers: int) -> None:
+    batches = iter(stream_loader(stream(shards), 4, workers=workers))
+    taken = [next(batches) for _ in range(5)]
+    assert {len(batch) for batch in taken} == {4}
+    assert taken[0].source.shape == (4, 4, 3, 32, 32)
+    assert taken[0].source.dtype == torch.uint8
+
+
+def test_an_epoch_by_workers_has_each_video_once(shards: Shards) -> None:
+    batches = stream_loader(stream(shards, epochs=1), 1, workers=2)
+    assert Counter(int(batch.rows) for batch in batches) == Counter(range(5))
+
+
+def test_dropped_videos_are_passed_over(shards: Shards) -> None:
+    found = list(stream(shards, k=6, few_frames="drop", epochs=1))
+    episodes = shards.open(k=6, few_frames="drop")
+    assert len(found) == len(episodes) == 4
+    assert all(same(e, episodes[0, e.rows]) for e in found)
+
+
+def test_a_command_can_fetch_the_tars(shards: Shards) -> None:
+    pattern = f"pipe:cat {shards.folder}/{{}}"
+    found = list(EpisodeStream(shards.index, pattern, "train", 4, 32, epochs=1))
+    assert sorted(e.rows for e in found) == list(range(5))
+
+
+@pytest.mark.parametrize("left", [0, 700, 9000])
+def test_a_truncated_tar_is_named(shards: Shards, left: int) -> None:
+    tar = shards.tar(1)
+    tar.write_bytes(tar.read_bytes()[:left])
+    with pytest.raises(ValueError, match=r"00001.tar (cannot be read to its end|lacks id|has no)"):
+        list(stream(shards, epochs=1))
+
+
+def test_a_missing_tar_is_named(shards: Shards) -> None:
+    shards.tar(0).unlink()
+    with pytest.raises(ValueError, match="00000.tar cannot be read to its end: No such file"):
+        list(stream(shards, epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("without", "words"),
+    [
+        ("id1_a_00000", "lacks id1_a_00000, but the index says so"),
+        ("id1_a_00000.landmarks", "lacks id1_a_00000.landmarks.npy, but the index says so"),
+        ("id", "00001.tar has no clips, but the index says so"),
+    ],
+)
+def test_a_tar_of_other_members_is_named(shards: Shards, without: str, words: str) -> None:
+    rewrite(shards, without)
+    with pytest.raises(ValueError, match=words):
+        list(stream(shards, epochs=1))
+
+
+def rewrite(shards: Shards, without: str) -> None:
+    """A whole tar, but for some members."""
+    data = shards.tar(1).read_bytes()
+    with shards.tar(1).open("wb") as file, tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        writer = TarWriter(file)
+        for member in tar:
+            if not member.name.startswith(without):
+                body = tar.extractfile(member)
+                assert body is not None
+                writer.add(member.name, body.read())
+        writer.close()
+
+
+def test_a_video_in_two_shards_is_refused(shards: Shards) -> None:
+    def move(row: dict[str, Any]) -> None:
+        if row["key"] == "id2_c_00001":
+            row.update(shard="test-train-00001", shard_bytes=shards.tar(1).stat().st_size)
+
+    shards.edit(move)
+    with pytest.raises(ValueError, match="clips of video test/id2/c lie in several shards"):
+        stream(shards)

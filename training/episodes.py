@@ -1,0 +1,423 @@
+# mypy: allow-subclassing-any
+"""Indexed shards to episodes: K source frames and a disjoint target of a video.
+
+Tars are read through mmap at the offsets that index.parquet gives, and only the frames that an
+episode shows are decoded. An episode is a function of (seed, epoch, video) alone, whoever reads
+it. Needs only torch, numpy, pyarrow and Pillow. `training.stream` is the same for object stores.
+
+Shapes: B episodes, K source frames, pictures 3 x S x S uint8 in the memory order of
+channels_last. A *frame* is numbered over all stored frames of the split, in order of videos.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from training.meta import EpisodeBatch
+from training.rasterize import DRAWN, rasterize
+from training.sampler import FRAMES, EpisodeSampler, shuffled
+
+POINTS = 68
+MAPS = 256
+"""Tars held open by a process: a mapping keeps a file descriptor, and 1,024 is a common limit."""
+
+VIDEO = ["source", "person", "video"]
+COLUMNS = [*VIDEO, "key", "shard", "shard_bytes", "frames", "landmarks_offset", "landmarks_size"]
+COLUMNS += ["frame_numbers", "frame_offsets", "frame_sizes"]
+
+FewFrames = Literal["error", "drop"]
+Pixels = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float32]
+
+
+class VideoKey(NamedTuple):
+    """What makes a video, and its row of W, its own."""
+
+    source: str
+    person: str
+    video: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return "/".join(self)
+
+
+class ShardIndex:
+    """The rows of index.parquet of one split as flat arrays: V videos, C clips, F frames."""
+
+    def __init__(self, path: str | Path, split: str, frames: int, few_frames: FewFrames) -> None:
+        """Raises ValueError where videos have fewer than `frames` frames, unless dropped.
+
+        Videos stand in order of (source, person, video), which is also the order of W's rows;
+        a dropped video has none.
+        """
+        table = pq.read_table(path, columns=COLUMNS, filters=[("split", "==", split)])
+        if missing := set(COLUMNS) - set(table.column_names):
+            raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
+        table = _long_enough(table, frames, few_frames)
+        if not len(table):
+            raise ValueError(f"{path}: no video of split {split!r} has {frames} frames")
+
+        starts = np.flatnonzero(_begins_video(table))
+        names = table.select(VIDEO).take(pa.array(starts)).to_pydict()
+        self.videos = [VideoKey(*name) for name in zip(*names.values(), strict=True)]
+        self.first_clip = np.append(starts, len(table))  # V + 1
+        self.keys = table["key"].combine_chunks()
+        shards = table["shard"].combine_chunks().dictionary_encode()
+        self.shards: list[str] = shards.dictionary.to_pylist()
+        self.shard_of: npt.NDArray[np.int32] = shards.indices.to_numpy()  # C, as the next three
+        self.rows = _numbers(table["frames"])
+        self.landmarks_offset = _numbers(table["landmarks_offset"])
+        self.landmarks_size = _numbers(table["landmarks_size"])
+        self.bytes = np.zeros(len(self.shards), np.int64)
+        self.bytes[self.shard_of] = _numbers(table["shard_bytes"])
+        lengths = _numbers(pc.list_value_length(table["frame_numbers"]))
+        self.first_frame = np.append(0, np.cumsum(lengths, dtype=np.int64))  # C + 1
+        self.numbers = _numbers(pc.list_flatten(table["frame_numbers"]))  # F, as the next two
+        self.offsets = _numbers(pc.list_flatten(table["frame_offsets"]))
+        self.sizes = _numbers(pc.list_flatten(table["frame_sizes"]))
+        self._check(str(path))
+
+    def _check(self, path: str) -> None:
+        """Every span lies inside its tar and every stored frame has its landmarks."""
+        same = len(self.numbers) == len(self.offsets) == len(self.sizes) == self.first_frame[-1]
+        if same:
+            starts = self.first_frame[:-1]
+            ends = np.maximum.reduceat(self.offsets + self.sizes, starts)
+            ends = np.maximum(ends, self.landmarks_offset + self.landmarks_size)
+            wrong = (ends > self.bytes[self.shard_of]) | (
+                np.minimum.reduceat(self.offsets, starts) < 0
+            )
+            wrong |= np.maximum.reduceat(self.numbers, starts) >= self.rows
+        if not same or wrong.any():
+            clip = self.keys[int(wrong.argmax())] if same else "a clip"
+            raise ValueError(f"{path}: what it says of {clip} cannot be true; make the shards anew")
+
+    def frames_of(self, video: int) -> range:
+        """The numbers of a video's stored frames."""
+        first, last = self.first_clip[video], self.first_clip[video + 1]
+        return range(int(self.first_frame[first]), int(self.first_frame[last]))
+
+    def clip_of(self, frame: int) -> int:
+        """The clip that a frame is stored with."""
+        return int(np.searchsorted(self.first_frame, frame, "right")) - 1
+
+
+def _begins_video(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """For every clip of a sorted table, whether it is the first of its video."""
+    begins = np.ones(len(table), bool)
+    if len(table) > 1:
+        columns = [table[name].combine_chunks() for name in VIDEO]
+        changes = [pc.not_equal(c[1:], c[:-1]).to_numpy(zero_copy_only=False) for c in columns]
+        begins[1:] = np.logical_or.reduce(changes)
+    return begins
+
+
+def _long_enough(table: pa.Table, frames: int, few_frames: FewFrames) -> pa.Table:
+    """The clips that store frames, sorted, of videos that store `frames` of them."""
+    if few_frames not in ("error", "drop"):
+        raise ValueError(f"few_frames is {few_frames!r}; it must be error or drop")
+    table = table.sort_by([(name, "ascending") for name in [*VIDEO, "key"]])
+    lengths = _numbers(pc.list_value_length(table["frame_numbers"]))
+    video_of = np.cumsum(_begins_video(table)) - 1
+    totals = np.bincount(video_of, lengths).astype(np.int64)
+    short = totals < frames
+    if few_frames == "error" and short.any():
+        first = int(np.flatnonzero(short)[0])
+        clip = table.select(VIDEO).slice(int(np.searchsorted(video_of, first)), 1)
+        name = VideoKey(**clip.to_pylist()[0])
+        others = f" (and {short.sum() - 1} videos more)" if short.sum() > 1 else ""
+        raise ValueError(
+            f"video {name} has {totals[first]} stored frames{others}, but K = {frames - 1} source "
+            f"frames and a target need {frames}: take a smaller K, or few_frames='drop'"
+        )
+    return table.filter(pa.array(~short[video_of] & (lengths > 0)))
+
+
+def _numbers(column: Any) -> Any:
+    """A column of numbers as one array."""
+    chunks = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return chunks.to_numpy(zero_copy_only=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One video's episode, with the fields of EpisodeBatch."""
+
+    source: Pixels
+    """(K, 3, S, S)"""
+    source_landmarks: Pixels
+    """(K, 3, S, S): their landmark pictures."""
+    target: Pixels
+    """(3, S, S)"""
+    target_landmarks: Pixels
+    """(3, S, S)"""
+    rows: int
+    """The video's row of W."""
+
+
+def draw(
+    index: ShardIndex, video: int, count: int, seed: Sequence[int], points: Callable[[int], Points]
+) -> list[int]:
+    """`count` different frames of a video, by (seed, its name); `points` gives their landmarks.
+
+    Frames where no face was found come last: their landmark pictures are black, and a target
+    without a face teaches G to invent one.
+    """
+    frames = index.frames_of(video)
+    # By its name, so that a new source changes no other video's episodes.
+    name = hashlib.sha256("\0".join(index.videos[video]).encode()).digest()
+    faces: list[int] = []
+    faceless: list[int] = []
+    for at in shuffled(len(frames), FRAMES, *seed, int.from_bytes(name[:8])):
+        frame = frames[at]
+        found = np.isfinite(points(frame)[:DRAWN]).all()
+        (faces if found else faceless).append(frame)
+        if len(faces) == count:
+            break
+    return (faces + faceless)[:count]
+
+
+def compose(shown: Iterable[tuple[bytes, Points, str]], size: int, row: int) -> Episode:
+    """Decode and rasterise (JPEG, points (68, 2), its name) of K sources and the target, last.
+
+    Raises ValueError naming a picture that does not decode.
+    """
+    decoded = [(*_decode(jpeg, size, name), points) for jpeg, points, name in shown]
+    pictures = np.stack([picture for picture, _, _ in decoded])
+    drawings = np.stack([rasterize(points, size, source_size=side) for _, side, points in decoded])
+    pictures, drawings = pictures.transpose(0, 3, 1, 2), drawings.transpose(0, 3, 1, 2)
+    return Episode(pictures[:-1], drawings[:-1], pictures[-1], drawings[-1], row)
+
+
+def _decode(jpeg: bytes, size: int, name: str) -> tuple[Pixels, int]:
+    """A picture as (size, size, 3), and the side it is stored with."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(jpeg), formats=["JPEG"])
+        image.load()
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{name} is no whole JPEG ({error}): make its shard anew") from error
+    if image.width != image.height:
+        raise ValueError(f"{name} is {image.width}x{image.height}, not square")
+    side = image.width
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image), side
+
+
+def parse_points(npy: bytes | memoryview, rows: int, name: str) -> Points:
+    """A view of KEY.landmarks.npy, (rows, 68, 2), in pixels of the stored picture.
+
+    Raises ValueError for anything else; nothing is ever unpickled.
+    """
+    values = rows * POINTS * 2
+    header = bytes(npy[: max(len(npy) - 4 * values, 0)])
+    shape = f"'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {POINTS}, 2)"
+    if not header.startswith(b"\x93NUMPY") or shape.encode() not in header:
+        raise ValueError(f"{name} is no array of {rows} x {POINTS} landmarks: make its shard anew")
+    return np.frombuffer(npy, "<f4", values, len(header)).reshape(rows, POINTS, 2)
+
+
+class Episodes(Dataset):
+    """Episodes of a split at (epoch, video); see the module. Safe to fork and to pickle.
+
+    index_path: index.parquet; shards_folder: the folder of train/, val/ and test/, on this
+    machine; k: source frames; size: S, other than stored: resized, points too; few_frames:
+    what becomes of videos with fewer than K + 1 frames. Raises ValueError for these, for tars
+    that are missing and for tars of another length than the index says.
+    """
+
+    def __init__(
+        self,
+        index_path: str | Path,
+        shards_folder: str | Path,
+        split: str,
+        k: int = 8,
+        size: int = 256,
+        seed: int = 0,
+        *,
+        few_frames: FewFrames = "error",
+    ) -> None:
+        if k < 1 or size < 1 or seed < 0:
+            raise ValueError(
+                f"k ({k}) and size ({size}) must be 1 or more, seed ({seed}) 0 or more"
+            )
+        self.k, self.size, self.seed = k, size, seed
+        self.index = ShardIndex(index_path, split, k + 1, few_frames)
+        self._paths = [Path(shards_folder, split, f"{name}.tar") for name in self.index.shards]
+        self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
+        for shard, path in enumerate(self._paths):
+            self._check_length(shard, path.stat().st_size if path.is_file() else None)
+
+    @property
+    def videos(self) -> list[VideoKey]:
+        """Video i has row i of W."""
+        return self.index.videos
+
+    def __len__(self) -> int:
+        """Videos."""
+        return len(self.index.videos)
+
+    def __getitem__(self, place: tuple[int, int]) -> Episode:
+        """The episode of (epoch, video)."""
+        epoch, video = place
+        return self.read(video, self.draw(epoch, video))
+
+    def draw(self, epoch: int, video: int) -> list[int]:
+        """The K source frames and the target, last, that the video shows in an epoch."""
+        if epoch < 0 or not 0 <= video < len(self):
+            raise IndexError(f"no episode ({epoch}, {video}) among {len(self)} videos")
+        return draw(self.index, video, self.k + 1, (self.seed, epoch), self.points)
+
+    def read(self, video: int, frames: Sequence[int]) -> Episode:
+        """An episode of given frames, the target last."""
+        shown = ((self.jpeg(frame), self.points(frame), self.name(frame)) for frame in frames)
+        return compose(shown, self.size, video)
+
+    def jpeg(self, frame: int) -> bytes:
+        """A frame as it is stored."""
+        start, size = int(self.index.offsets[frame]), int(self.index.sizes[frame])
+        return self._map(int(self.index.shard_of[self.index.clip_of(frame)]))[start : start + size]
+
+    def points(self, frame: int) -> Points:
+        """A frame's landmarks (68, 2), in pixels of the stored picture."""
+        index, clip = self.index, self.index.clip_of(frame)
+        start, size = int(index.landmarks_offset[clip]), int(index.landmarks_size[clip])
+        tar = memoryview(self._map(int(index.shard_of[clip])))
+        name = f"{index.keys[clip]}.landmarks.npy"
+        table = parse_points(tar[start : start + size], int(index.rows[clip]), name)
+        points: Points = table[index.numbers[frame]]
+        return points
+
+    def name(self, frame: int) -> str:
+        """The tar and the member that hold a frame."""
+        clip = self.index.clip_of(frame)
+        member = f"{self.index.keys[clip]}.{frame - self.index.first_frame[clip]:03d}.jpg"
+        return f"{self._paths[self.index.shard_of[clip]]}: {member}"
+
+    def _map(self, shard: int) -> mmap.mmap:
+        """The tar, opened when this process first needs it."""
+        tar = self._maps.get(shard)
+        if tar is None:
+            with self._paths[shard].open("rb") as file:
+                tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._check_length(shard, len(tar))
+            self._maps[shard] = tar
+            if len(self._maps) > MAPS:
+                self._maps.popitem(last=False)  # closes when nothing looks into it any more
+        else:
+            self._maps.move_to_end(shard)
+        return tar
+
+    def _check_length(self, shard: int, length: int | None) -> None:
+        expected = self.index.bytes[shard]
+        if length != expected:
+            is_now = "is missing" if length is None else f"has {length} bytes, not {expected}"
+            raise ValueError(
+                f"{self._paths[shard]} {is_now}, as the index says: fetch or make it anew"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Maps stay with the process that opened them."""
+        return self.__dict__ | {"_maps": OrderedDict()}
+
+
+def collate(episodes: Sequence[Episode]) -> EpisodeBatch:
+    """Episodes of the same K and S as a batch of uint8 pictures."""
+    return unstack(stack(episodes))
+
+
+def stack(episodes: Sequence[Episode]) -> list[torch.Tensor]:
+    """The fields' tensors, pictures as (..., S, S, 3): plain ones, that a DataLoader can pin."""
+    *pictures, rows = (
+        [getattr(episode, field.name) for episode in episodes] for field in fields(Episode)
+    )
+    stacks = (np.stack([np.moveaxis(x, -3, -1) for x in column]) for column in pictures)
+    return [*map(torch.from_numpy, stacks), torch.tensor(rows)]
+
+
+def unstack(tensors: Sequence[torch.Tensor]) -> EpisodeBatch:
+    """What `stack` made, as a batch."""
+    source, source_landmarks, target, target_landmarks = (x.movedim(-1, -3) for x in tensors[:-1])
+    return EpisodeBatch(source, source_landmarks, target, target_landmarks, tensors[-1])
+
+
+class EpisodeLoader:
+    """Batches read ahead by workers, and the place of the next *unused* batch.
+
+    An iteration gives what is left of the epoch. While batch n is being used the state already
+    says n + 1: save it after the step.
+    """
+
+    def __init__(
+        self,
+        episodes: Episodes,
+        sampler: EpisodeSampler,
+        *,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        if sampler.videos != len(episodes):
+            raise ValueError(f"a sampler of {sampler.videos} videos, but {len(episodes)} videos")
+        self.episodes, self.sampler = episodes, sampler
+        self._loader = DataLoader(
+            episodes,
+            batch_sampler=sampler,
+            collate_fn=stack,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # else it draws from torch's own, and training differs
+        )
+
+    def __len__(self) -> int:
+        """Batches left of this epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[EpisodeBatch]:
+        """Batches until the epoch ends."""
+        for tensors in self._loader:
+            self.sampler.advance()
+            yield unstack(tensors)
+
+    def state_dict(self) -> dict[str, int]:
+        """The sampler's."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at a state; takes effect with the next iteration."""
+        self.sampler.load_state_dict(state)
+
+
+def loader(
+    episodes: Episodes,
+    batch: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> EpisodeLoader:
+    """A rank's share of global batches of `batch` episodes, in an order of the episodes' seed."""
+    sampler = EpisodeSampler(len(episodes), batch, episodes.seed, rank, world)
+    return EpisodeLoader(episodes, sampler, workers=workers, pin_memory=pin_memory)
