@@ -248,18 +248,29 @@ def sweep_scratch(work: str) -> None:
     if not parent.is_dir():
         return
     for folder in parent.iterdir():
-        if _is_orphan(folder.name):
+        if _is_orphan(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_orphans(folder: str) -> None:
     """Delete the unfinished files that killed processes of this host left beside their targets."""
     for name in names(folder) if is_local(folder) else []:
-        if name.startswith(".") and _is_orphan(name[1:]):
+        if name.startswith(".") and _is_orphan(local_path(folder) / name):
             remove(join(folder, name))
 
 
-def _is_orphan(name: str) -> bool:
+def _is_orphan(path: Path) -> bool:
+    name = path.name.removeprefix(".")
     rest = name.removeprefix(f"tmp-{socket.gethostname()}-")
     pid = rest.split("-")[0]
-    return rest != name and pid.isdigit() and not psutil.pid_exists(int(pid))
+    if rest == name or not pid.isdigit():
+        return False
+    try:
+        owner = psutil.Process(int(pid))
+        # Numbers are given out again: one who came later than the file does not own it.
+        late = owner.create_time() > path.stat().st_mtime + 5
+        return late or owner.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except FileNotFoundError:
+        return False

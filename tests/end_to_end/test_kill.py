@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from rig import BEAM_STAGES, OUTPUTS, Rig, kill_group, stamps, wait_until
+from rig import BEAM_STAGES, OUTPUTS, Rig, kill_group, sdk_workers, stamps, wait_until
 
+from pipelines import storage
 from pipelines.sample.server import SampleServer
 
 KILLS, MANY_KILLS = 3, 10
@@ -115,9 +121,6 @@ def _parts(rig: Rig) -> list[Path]:
 
 def test_workers_do_not_outlive_a_killed_driver(undisturbed: Rig, tmp_path: Path) -> None:
     """Only the driver is killed: its workers notice and end."""
-    import psutil
-    from rig import sdk_workers
-
     rig = undisturbed.copy_to(tmp_path / "killed")
     options = {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
     rig.change("beam", options=options)
@@ -135,3 +138,20 @@ def test_workers_do_not_outlive_a_killed_driver(undisturbed: Rig, tmp_path: Path
         process.communicate()
     assert rig.run("crop").check()
     assert rig.hashes("crop") == undisturbed.hashes("crop")
+
+
+def test_leftovers_of_a_reused_number_and_of_a_zombie_are_swept(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    watched = psutil.Process(zombie.pid)
+    while watched.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    old = tmp_path / "tmp" / f"tmp-{host}-{os.getpid()}-00aa"
+    dead = tmp_path / "tmp" / f"tmp-{host}-{zombie.pid}-00aa"
+    own = tmp_path / "tmp" / f"tmp-{host}-{os.getpid()}-00bb"
+    for folder in (old, dead, own):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    storage.sweep_scratch(str(tmp_path))
+    zombie.wait()
+    assert [own] == list((tmp_path / "tmp").iterdir())

@@ -331,7 +331,7 @@ def test_too_large_a_k_names_the_video(shards: Shards) -> None:
         "video test/id1/a has 5 stored frames, but K = 5 source frames and a target need 6: "
         "take a smaller K, or few_frames='drop'"
     )
-    with pytest.raises(ValueError, match="id1/a has 5 stored frames .and 3 videos more."):
+    with pytest.raises(ValueError, match=r"id1/a has 5 stored frames .and 3 videos more."):
         shards.open(k=8)
 
 
@@ -352,7 +352,7 @@ def test_another_split_has_no_videos(shards: Shards) -> None:
 
 def test_a_missing_tar_is_named(shards: Shards) -> None:
     shards.tar(1).unlink()
-    with pytest.raises(ValueError, match="test-train-00001.tar is missing"):
+    with pytest.raises(ValueError, match=r"test-train-00001.tar is missing"):
         shards.open()
 
 
@@ -367,7 +367,7 @@ def test_a_truncated_tar_is_named(shards: Shards) -> None:
 def test_a_tar_cut_after_the_start_is_named(shards: Shards) -> None:
     episodes = shards.open()
     shards.tar(1).write_bytes(b"short")
-    with pytest.raises(ValueError, match="00001.tar has 5 bytes"):
+    with pytest.raises(ValueError, match=r"00001.tar has 5 bytes"):
         episodes[0, 0]
 
 

@@ -95,7 +95,7 @@ def test_a_truncated_tar_is_named(shards: Shards, left: int) -> None:
 
 def test_a_missing_tar_is_named(shards: Shards) -> None:
     shards.tar(0).unlink()
-    with pytest.raises(ValueError, match="00000.tar cannot be read to its end: No such file"):
+    with pytest.raises(ValueError, match=r"00000.tar cannot be read to its end: No such file"):
         list(stream(shards, epochs=1))
 
 
