@@ -84,7 +84,10 @@ def test_chatter_is_dropped_and_the_rest_passes(capfd: pytest.CaptureFixture[str
     ]
 
 
-def test_after_a_stop_was_told_tracebacks_are_dropped(capfd: pytest.CaptureFixture[str]) -> None:
+def test_after_a_stop_was_told_tracebacks_are_dropped(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_HELD", 0.05)
     with progress.watch("crop", "clips", 1, local=True) as folder:
         os.write(2, b"before\n")
         time.sleep(0.2)
@@ -107,6 +110,7 @@ def test_a_child_that_outlives_the_run_writes_into_no_file_of_ours(
 ) -> None:
     join = threading.Thread.join
     monkeypatch.setattr(threading.Thread, "join", lambda self, timeout=None: join(self, 0.1))
+    monkeypatch.setattr(progress, "_HELD", 0.05)
     with progress.watch("crop", "clips", 1, local=True):
         child = subprocess.Popen(
             [sys.executable, "-c", "import os; input(); os.write(2, b'late words\\n')"],
