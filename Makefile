@@ -35,7 +35,7 @@ format: $(STAMP) ## Let ruff rewrite the code
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## Run the benchmarks, each paired with its reference
-	$(BIN)/python benchmarks/catalog.py
+	$(BIN)/python -m benchmarks.catalog --sizes 10000,100000
 	$(BIN)/python benchmarks/crop.py
 	$(BIN)/python benchmarks/landmarks.py
 

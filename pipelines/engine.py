@@ -20,10 +20,11 @@ import resource
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -43,6 +44,7 @@ from pipelines.manifest import ManifestWriter  # noqa: E402
 from pipelines.params import Params, load  # noqa: E402
 from pipelines.schemas import FAILURES, STATUS, Status, parse_statuses  # noqa: E402
 
+REMOTE_READS = 32
 EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
 
@@ -147,6 +149,19 @@ class Records:
         with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
             writer.write_table(rows)
         storage.write_bytes(self.url(fingerprint), sink.getvalue(), scratch)
+
+    def reads(self, fingerprints: Iterable[str]) -> Iterator[Callable[[], tuple[pa.Table, float]]]:
+        """A call that reads, for each in order; an object store is asked many at a time."""
+        if storage.is_local(self._root):
+            yield from (partial(self.read, fingerprint) for fingerprint in fingerprints)
+            return
+        with ThreadPoolExecutor(REMOTE_READS) as pool:
+            window: deque[Callable[[], tuple[pa.Table, float]]] = deque()
+            for fingerprint in fingerprints:
+                window.append(pool.submit(self.read, fingerprint).result)
+                if len(window) > 2 * REMOTE_READS:
+                    yield window.popleft()
+            yield from window
 
     def read(self, fingerprint: str) -> tuple[pa.Table, float]:
         """Rows and the seconds they took. Raises FileNotFoundError or pa.ArrowInvalid."""
@@ -265,20 +280,22 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
     again = retry | job.always_retry
     must_read = bool(again) or job.is_done is not None
 
-    def done(item: Item) -> bool:
-        if item.fingerprint not in present:
-            return False
-        if not must_read:
-            return True
+    if not must_read:
+        return [item for item in job.items if item.fingerprint not in present]
+    kept = [item for item in job.items if item.fingerprint in present]
+    calls = records.reads(item.fingerprint for item in kept)
+
+    def done(read: Callable[[], tuple[pa.Table, float]]) -> bool:
         try:
-            rows, _ = records.read(item.fingerprint)
+            rows, _ = read()
         except (pa.ArrowInvalid, OSError):
             return False
         if again and not again.isdisjoint(_statuses(rows)):
             return False
         return job.is_done is None or job.is_done(rows)
 
-    return [item for item in job.items if not done(item)]
+    intact = {item.fingerprint for item, read in zip(kept, calls, strict=True) if done(read)}
+    return [item for item in job.items if item.fingerprint not in intact]
 
 
 def _statuses(rows: pa.Table) -> list[str]:
@@ -292,9 +309,10 @@ def _write_manifest(job: Job, summary: Summary) -> None:
     records = Records(job.params.paths.work, job.stage)
     times: list[tuple[float, str]] = []
     with ManifestWriter(job.manifest, job.schema) as writer:
-        for item in job.items:
+        calls = records.reads(item.fingerprint for item in job.items)
+        for item, read in zip(job.items, calls, strict=True):
             try:
-                rows, seconds = records.read(item.fingerprint)
+                rows, seconds = read()
             except FileNotFoundError:
                 raise StopStage(
                     f"{job.stage}: the runner finished without {item.name}; run the stage again"

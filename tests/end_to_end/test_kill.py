@@ -119,6 +119,7 @@ def _parts(rig: Rig) -> list[Path]:
     return list(rig.work.glob("partial/*/*.part"))
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_driver(undisturbed: Rig, tmp_path: Path) -> None:
     """Only the driver is killed: its workers notice and end."""
     rig = undisturbed.copy_to(tmp_path / "killed")
