@@ -91,8 +91,8 @@ def _json(metrics: dict[str, Any]) -> bytes:
 
 
 def _csv(funnel: Funnel) -> bytes:
-    lines = [f"{stage},{status},{clips}" for stage, status, clips in funnel.csv_rows()]
-    return "\n".join(["stage,status,clips", *lines, ""]).encode()
+    lines = [f"{stage}: {status},{clips}" for stage, status, clips in funnel.csv_rows()]
+    return "\n".join(["verdict,clips", *lines, ""]).encode()
 
 
 # --- README.md -------------------------------------------------------------------------------
