@@ -192,7 +192,7 @@ def test_every_clip_is_counted_once(made):
     assert funnel.steps[2].rows[Status.SOURCE_MISSING] == 1 + sum(download.values())
     text = Path(params.paths.metrics, "funnel.csv").read_text().splitlines()
     assert text[0] == "verdict,clips" and text[-1] == f"shard: ok,{funnel.shards}"
-    assert sum(int(r.split(",")[2]) for r in text[1:-1] if ",ok," not in r) == sum(
+    assert sum(int(r.split(",")[1]) for r in text[1:-1] if ": ok," not in r) == sum(
         step.losses.total() for step in funnel.steps
     )
 
