@@ -12,7 +12,6 @@ another number of rows than its input, stops the stage.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -20,11 +19,10 @@ import resource
 import sys
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -42,9 +40,9 @@ from pipelines.attend import WorkerLost, attend  # noqa: E402
 from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail  # noqa: E402
 from pipelines.manifest import ManifestWriter  # noqa: E402
 from pipelines.params import Params, load  # noqa: E402
+from pipelines.records import Records  # noqa: E402
 from pipelines.schemas import FAILURES, STATUS, Status, parse_statuses  # noqa: E402
 
-REMOTE_READS = 32
 EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
 
@@ -118,61 +116,6 @@ class Summary:
     @property
     def failed(self) -> int:
         return sum(n for status, n in self.statuses.items() if status in FAILURES)
-
-
-# --- records ---------------------------------------------------------------------------------
-
-
-class Records:
-    """The finished items of a stage."""
-
-    def __init__(self, work: str, stage: str) -> None:
-        self._root = storage.join(work, "records", stage)
-
-    def url(self, fingerprint: str) -> str:
-        return storage.join(self._root, fingerprint[:2], f"{fingerprint}.arrow")
-
-    def present(self) -> set[str]:
-        """Fingerprints of all finished items."""
-        return {
-            name.removesuffix(".arrow")
-            for name in storage.names_below(self._root)
-            if name.endswith(".arrow") and not name.startswith(".")
-        }
-
-    def write(
-        self, fingerprint: str, rows: pa.Table, seconds: float, scratch: Path | None = None
-    ) -> None:
-        rows = rows.replace_schema_metadata({"seconds": f"{seconds:.3f}"})
-        sink = io.BytesIO()
-        options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
-            writer.write_table(rows)
-        storage.write_bytes(self.url(fingerprint), sink.getvalue(), scratch)
-
-    def reads(self, fingerprints: Iterable[str]) -> Iterator[Callable[[], tuple[pa.Table, float]]]:
-        """A call that reads, for each in order; an object store is asked many at a time."""
-        if storage.is_local(self._root):
-            yield from (partial(self.read, fingerprint) for fingerprint in fingerprints)
-            return
-        with ThreadPoolExecutor(REMOTE_READS) as pool:
-            window: deque[Callable[[], tuple[pa.Table, float]]] = deque()
-            for fingerprint in fingerprints:
-                window.append(pool.submit(self.read, fingerprint).result)
-                if len(window) > 2 * REMOTE_READS:
-                    yield window.popleft()
-            yield from window
-
-    def read(self, fingerprint: str) -> tuple[pa.Table, float]:
-        """Rows and the seconds they took. Raises FileNotFoundError or pa.ArrowInvalid."""
-        data = storage.read_bytes(self.url(fingerprint))
-        try:
-            table = pa.ipc.open_file(data).read_all()
-            table.validate(full=True)
-            seconds = float(table.schema.metadata[b"seconds"])
-        except (OSError, KeyError, TypeError, ValueError) as error:  # a torn body may be any
-            raise pa.ArrowInvalid(f"damaged record: {error}") from error
-        return table.replace_schema_metadata(None), seconds
 
 
 # --- the Beam side ---------------------------------------------------------------------------
@@ -469,18 +412,6 @@ def guarded(command: Callable[[], int]) -> int:
         # Beam's worker threads do not end by themselves after a failed bundle.
         os._exit(code)
     return code
-
-
-def spans(keys: Iterable[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], int, int]]:
-    """Runs of equal neighbouring keys as (key, start, stop)."""
-    start, current, n = 0, cast("tuple[Any, ...] | None", None), 0
-    for n, key in enumerate(keys):
-        if key != current:
-            if current is not None:
-                yield current, start, n
-            start, current = n, key
-    if current is not None:
-        yield current, start, n + 1
 
 
 def remedy(status: str) -> str:

@@ -18,6 +18,7 @@ import toy_stage
 
 from pipelines import engine, manifest, storage
 from pipelines.params import Params
+from pipelines.records import Records
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
@@ -62,7 +63,7 @@ class Toy:
         return [(row["name"], row["status"]) for row in table.to_pylist()]
 
     def record(self, name: str) -> Path:
-        url = engine.Records(self.params.paths.work, "crop").url(storage.digest("toy", name))
+        url = Records(self.params.paths.work, "crop").url(storage.digest("toy", name))
         return Path(url)
 
     def metrics(self) -> dict[str, Any]:
@@ -232,7 +233,7 @@ def test_a_torn_record_is_never_a_traceback(
     toy.main()
     good = toy.record("a").read_bytes()
     toy.record("a").write_bytes(good[:at] + bytes(8) + good[at:][8:])
-    records = engine.Records(toy.params.paths.work, "crop")
+    records = Records(toy.params.paths.work, "crop")
     with contextlib.suppress(pa.ArrowInvalid):
         records.read(storage.digest("toy", "a"))
     toy.record("a").write_bytes(good[: len(good) // 2])

@@ -1,0 +1,69 @@
+"""Records: what a stage has finished, one small file per item, named by what decides its rows."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipelines import storage
+
+REMOTE_READS = 32
+"""Requests to an object store under way at once."""
+
+
+class Records:
+    """The finished items of a stage."""
+
+    def __init__(self, work: str, stage: str) -> None:
+        self._root = storage.join(work, "records", stage)
+
+    def url(self, fingerprint: str) -> str:
+        return storage.join(self._root, fingerprint[:2], f"{fingerprint}.arrow")
+
+    def present(self) -> set[str]:
+        """Fingerprints of all finished items."""
+        return {
+            name.removesuffix(".arrow")
+            for name in storage.names_below(self._root)
+            if name.endswith(".arrow") and not name.startswith(".")
+        }
+
+    def write(
+        self, fingerprint: str, rows: pa.Table, seconds: float, scratch: Path | None = None
+    ) -> None:
+        rows = rows.replace_schema_metadata({"seconds": f"{seconds:.3f}"})
+        sink = io.BytesIO()
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
+            writer.write_table(rows)
+        storage.write_bytes(self.url(fingerprint), sink.getvalue(), scratch)
+
+    def reads(self, fingerprints: Iterable[str]) -> Iterator[Callable[[], tuple[pa.Table, float]]]:
+        """A call that reads, for each in order; an object store is asked many at a time."""
+        if storage.is_local(self._root):
+            yield from (partial(self.read, fingerprint) for fingerprint in fingerprints)
+            return
+        with ThreadPoolExecutor(REMOTE_READS) as pool:
+            window: deque[Callable[[], tuple[pa.Table, float]]] = deque()
+            for fingerprint in fingerprints:
+                window.append(pool.submit(self.read, fingerprint).result)
+                if len(window) > 2 * REMOTE_READS:
+                    yield window.popleft()
+            yield from window
+
+    def read(self, fingerprint: str) -> tuple[pa.Table, float]:
+        """Rows and the seconds they took. Raises FileNotFoundError or pa.ArrowInvalid."""
+        data = storage.read_bytes(self.url(fingerprint))
+        try:
+            table = pa.ipc.open_file(data).read_all()
+            table.validate(full=True)
+            seconds = float(table.schema.metadata[b"seconds"])
+        except (OSError, KeyError, TypeError, ValueError) as error:  # a torn body may be any
+            raise pa.ArrowInvalid(f"damaged record: {error}") from error
+        return table.replace_schema_metadata(None), seconds
