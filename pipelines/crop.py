@@ -89,8 +89,9 @@ class CropWorker:
                     rows |= self._cut(item, local, video, group, scratch)
             except FileNotFoundError:
                 for clip in group:
-                    words = f"{Path(path).name} is recorded but gone"
-                    rows[clip["key"]] = _row(clip, Status.SOURCE_MISSING, words)
+                    words = f"{Path(path).name} is recorded but gone: run the download again"
+                    known = {"source_sha256": video["sha256"]}
+                    rows[clip["key"]] = _row(clip, Status.SOURCE_MISSING, words, **known)
         return _table([rows[clip["key"]] for clip in clips])
 
     def _clips(self, item: engine.Item) -> list[Row]:
@@ -211,6 +212,12 @@ def _videos(params: Params) -> dict[str, Row]:
     return {row["video"]: row for row in table.to_pylist()}
 
 
+def _had_its_video(rows: pa.Table) -> bool:
+    """Whether no clip waits for a video that was once there and may be again."""
+    missing = pc.equal(rows["status"], Status.SOURCE_MISSING.value)
+    return not pc.any(pc.and_(missing, pc.is_valid(rows["source_sha256"]))).as_py()
+
+
 def prepare(params: Params) -> engine.Job:
     """One item per video that has clips to cut."""
     videos = _videos(params)
@@ -243,6 +250,8 @@ def prepare(params: Params) -> engine.Job:
         params=params,
         schema=CROPS,
         worker=CropWorker(params),
+        folder="crops",
+        is_done=_had_its_video,
         items=items,
         unit="clips",
         max_failed=params.crop.max_failed,

@@ -226,6 +226,7 @@ def prepare(params: Params) -> engine.Job:
         params=params,
         schema=DOWNLOADS,
         worker=DownloadWorker(params, run=os.urandom(8).hex()),
+        folder="videos",
         items=list(items.values()),
         unit="videos",
         max_failed=settings.max_failed,

@@ -88,8 +88,10 @@ class Job:
     max_failed: float
     always_retry: frozenset[Status] = frozenset()
     """Statuses taken up again on every run, asked or not."""
+    folder: str | None = None
+    """Where in the work folder the rows' `path` lies: a file gone from it is made again."""
     is_done: Callable[[pa.Table], bool] | None = None
-    """Checks that what a record speaks of is still there; None trusts the record."""
+    """Further checks that what a record speaks of still holds."""
     finish: Callable[[], None] | None = None
     """Runs after the manifest is complete."""
 
@@ -217,13 +219,14 @@ def _beam_words(job: Job, error: Exception) -> str:
 
 
 def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
-    """Items without a record, and those with a row in a status to try again."""
-    records = Records(job.params.paths.work, job.stage)
+    """Items without a record or whose files are gone, and those in a status to try again."""
+    work = job.params.paths.work
+    records = Records(work, job.stage)
     present = records.present()
     again = retry | job.always_retry
-    must_read = bool(again) or job.is_done is not None
+    files = set(storage.names_below(storage.join(work, job.folder))) if job.folder else set()
 
-    if not must_read:
+    if not again and job.folder is None and job.is_done is None:
         return [item for item in job.items if item.fingerprint not in present]
     kept = [item for item in job.items if item.fingerprint in present]
     calls = records.reads(item.fingerprint for item in kept)
@@ -235,10 +238,19 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
             return False
         if again and not again.isdisjoint(_statuses(rows)):
             return False
+        if job.folder and not files.issuperset(_names(rows, job.folder)):
+            return False
         return job.is_done is None or job.is_done(rows)
 
     intact = {item.fingerprint for item, read in zip(kept, calls, strict=True) if done(read)}
     return [item for item in job.items if item.fingerprint not in intact]
+
+
+def _names(rows: pa.Table, folder: str) -> Iterator[str]:
+    """Names of the rows' files in a folder of the work folder; a mirror's own are not ours."""
+    for path in rows.column("path").to_pylist():
+        if path is not None and path.startswith(f"{folder}/"):
+            yield path.rpartition("/")[2]
 
 
 def _statuses(rows: pa.Table) -> list[str]:

@@ -147,6 +147,7 @@ def prepare(params: Params) -> engine.Job:
         params=params,
         schema=LANDMARKS,
         worker=LandmarkWorker(params),
+        folder="landmarks",
         items=items,
         unit="clips",
         max_failed=own.max_failed,

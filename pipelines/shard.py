@@ -266,7 +266,7 @@ class ShardWorker:
         except FileNotFoundError as error:
             raise StopStage(
                 f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "
-                "folder: run the stages that made it again (`dvc repro -f crop`)"
+                "folder: run the stages that made it again (`dvc repro -f crop landmarks`)"
             ) from None
         key = clip["key"]
         spans = [
