@@ -32,7 +32,7 @@ def outlook(params: Params, stage: str) -> str:
     if not pending:
         fresh = "" if storage.exists(job.manifest) else "; writes its manifest"
         return f"nothing: all {len(job.items)} items are done{fresh}"
-    rows = sum(item.rows for item in pending)
+    rows = sum(item.total for item in pending)
     return f"{len(pending)} of {len(job.items)} items to do, {rows} {job.unit}"
 
 

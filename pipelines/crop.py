@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class CropWorker:
             if path is None:
                 words = f"{video['status']}: {video['detail']}".rstrip(": ")
                 for clip in group:
-                    rows[clip["key"]] = _row(clip, Status.SOURCE_MISSING, words)
+                    rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, words)
                 continue
             try:
                 with storage.local_copy(path, scratch) as local:
@@ -91,12 +92,16 @@ class CropWorker:
                 for clip in group:
                     words = f"{Path(path).name} is recorded but gone: run the download again"
                     known = {"source_sha256": video["sha256"]}
-                    rows[clip["key"]] = _row(clip, Status.SOURCE_MISSING, words, **known)
-        return _table([rows[clip["key"]] for clip in clips])
+                    rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, words, **known)
+        return _table([rows[_clip_id(clip)] for clip in clips])
 
     def _clips(self, item: engine.Item) -> list[Row]:
-        rows = self._catalog.rows(item.start, item.stop).to_pylist()
-        return [row for row in rows if row["status"] == Status.OK]
+        return [
+            row
+            for span in item.spans
+            for row in self._catalog.rows(span.start, span.stop).to_pylist()
+            if row["status"] == Status.OK
+        ]
 
     def _by_file(self, clips: list[Row]) -> Iterator[tuple[str | None, Row, list[Row]]]:
         """Groups of clips that share a file: all of a video, or each ready crop alone."""
@@ -115,7 +120,7 @@ class CropWorker:
     def _cut(
         self, item: engine.Item, path: Path, video: Row, clips: list[Row], scratch: Path
     ) -> dict[str, Row]:
-        by_key = {clip["key"]: clip for clip in clips}
+        by_key = {_clip_id(clip): clip for clip in clips}
         rows: dict[str, Row] = {}
         try:
             source = self._source(path, video, clips)
@@ -146,7 +151,7 @@ class CropWorker:
     def _publish(self, item: engine.Item, clip: Row, result: ClipResult, source: Row) -> Row:
         if result.status != Status.OK or result.path is None:
             return _row(clip, result.status, clean_detail(result.detail), **source)
-        name = storage.digest(item.fingerprint, clip["key"])
+        name = storage.digest(item.fingerprint, _clip_id(clip))
         target = f"crops/{name[:2]}/{name[:24]}.mp4"
         row = _row(
             clip,
@@ -170,6 +175,11 @@ class CropWorker:
         return row
 
 
+def _clip_id(clip: Row) -> str:
+    """Tells clips of one decode apart: two sources may annotate a video under the same keys."""
+    return f"{clip['source']}/{clip['key']}"
+
+
 def _boxes(boxes: np.ndarray[Any, Any] | None) -> list[list[float]] | None:
     return None if boxes is None else np.asarray(boxes, np.float32).round(2).tolist()
 
@@ -177,7 +187,7 @@ def _boxes(boxes: np.ndarray[Any, Any] | None) -> list[list[float]] | None:
 def _spec(clip: Row) -> ClipSpec:
     boxes = clip["boxes"]
     return ClipSpec(
-        key=clip["key"],
+        key=_clip_id(clip),
         first_frame=clip["first_frame"],
         frames=clip["frames"],
         fps=clip["fps"],
@@ -223,12 +233,18 @@ def prepare(params: Params) -> engine.Job:
     videos = _videos(params)
     settings = settings_of(params)
     catalog = ManifestReader(params.paths.manifest("catalog"), CLIP_COLUMNS)
-    items = []
+    items: dict[str, engine.Item] = {}
     for start, rows in catalog.groups(["source", "person", "video"]):
         clips = rows.filter(pc.equal(rows["status"], "ok"))
         if not len(clips):
             continue
         name = video_name(clips.slice(0, 1).to_pylist()[0])
+        span = engine.Span(start, start + len(rows), len(clips))
+        if (item := items.get(name)) is not None:
+            # Another person or source has clips in this video: the same decode cuts them.
+            fingerprint = storage.digest(item.fingerprint, *content(clips))
+            items[name] = replace(item, fingerprint=fingerprint, also=(*item.also, span))
+            continue
         try:
             video = videos[name]
         except KeyError:
@@ -244,7 +260,7 @@ def prepare(params: Params) -> engine.Job:
             video["sha256"],
             *content(clips),
         )
-        items.append(engine.Item(name, fingerprint, start, start + len(rows), len(clips)))
+        items[name] = engine.Item(name, fingerprint, *span)
     return engine.Job(
         stage=STAGE,
         params=params,
@@ -252,7 +268,7 @@ def prepare(params: Params) -> engine.Job:
         worker=CropWorker(params),
         folder="crops",
         is_done=_had_its_video,
-        items=items,
+        items=list(items.values()),
         unit="clips",
         max_failed=params.crop.max_failed,
     )

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 
@@ -47,6 +47,14 @@ EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 1
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
 
 
+class Span(NamedTuple):
+    """Rows [start, stop) of the stage's input manifest, and the manifest rows they come out as."""
+
+    start: int
+    stop: int
+    rows: int
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One unit of work: rows [start, stop) of the stage's input manifest."""
@@ -57,7 +65,19 @@ class Item:
     start: int
     stop: int
     rows: int
-    """Manifest rows it must come out as."""
+    """Manifest rows that [start, stop) comes out as."""
+    also: tuple[Span, ...] = ()
+    """Further spans, later in the input: a video's clips of another person or source."""
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """All its spans, in the order of the input and of the rows it comes out as."""
+        return Span(self.start, self.stop, self.rows), *self.also
+
+    @property
+    def total(self) -> int:
+        """Manifest rows it must come out as."""
+        return sum(span.rows for span in self.spans)
 
 
 class Worker(Protocol):
@@ -156,8 +176,8 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
         try:
             with storage.scratch_folder(self._work) as scratch:
                 rows = self._worker.process(item, scratch)
-                if len(rows) != item.rows:
-                    raise AssertionError(f"{item.name}: {item.rows} rows in, {len(rows)} out")
+                if len(rows) != item.total:
+                    raise AssertionError(f"{item.name}: {item.total} rows in, {len(rows)} out")
                 seconds = time.monotonic() - started
                 self._records.write(item.fingerprint, rows, seconds, scratch)
         except (StopStage, UserError):
@@ -185,7 +205,7 @@ def _options(params: Params) -> PipelineOptions:
 
 def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
     local = job.params.beam.runner in LOCAL_RUNNERS
-    rows = sum(item.rows for item in pending)
+    rows = sum(item.total for item in pending)
     work = job.params.paths.work
     with progress.watch(job.stage, job.unit, rows, local) as reports:
         size = job.worker.threads * 4 if job.worker.threads > 1 else 1
@@ -263,28 +283,44 @@ def _statuses(rows: pa.Table) -> list[str]:
 def _write_manifest(job: Job, summary: Summary) -> None:
     records = Records(job.params.paths.work, job.stage)
     times: list[tuple[float, str]] = []
+    # The manifest follows the input: an item of several spans is read once for each.
+    pieces = [
+        (span, sum(before.rows for before in item.spans[:n]), item)
+        for item in job.items
+        for n, span in enumerate(item.spans)
+    ]
+    pieces.sort(key=lambda piece: piece[0].start)
     with ManifestWriter(job.manifest, job.schema) as writer:
-        calls = records.reads(item.fingerprint for item in job.items)
-        for item, read in zip(job.items, calls, strict=True):
-            try:
-                rows, seconds = read()
-            except FileNotFoundError:
-                raise StopStage(
-                    f"{job.stage}: the runner finished without {item.name}; run the stage again"
-                ) from None
-            except pa.ArrowInvalid:
-                storage.remove(records.url(item.fingerprint))
-                raise StopStage(
-                    f"{job.stage}: the record of {item.name} was damaged and is removed; "
-                    "run the stage again"
-                ) from None
-            if len(rows) != item.rows:
-                raise StopStage(f"{job.stage}: {item.name}: {item.rows} rows in, {len(rows)} out")
+        calls = records.reads(item.fingerprint for _, _, item in pieces)
+        for (span, first, item), read in zip(pieces, calls, strict=True):
+            rows, seconds = _read_whole(job, records, item, read)
+            rows = rows.slice(first, span.rows)
             writer.write(rows)
             summary.statuses.update(_statuses(rows))
-            times = sorted([*times, (seconds, item.name)], reverse=True)[:20]
+            if not first:
+                times = sorted([*times, (seconds, item.name)], reverse=True)[:20]
         summary.rows = writer.rows
     summary.slowest = [{"name": name, "seconds": round(seconds, 3)} for seconds, name in times]
+
+
+def _read_whole(
+    job: Job, records: Records, item: Item, read: Callable[[], tuple[pa.Table, float]]
+) -> tuple[pa.Table, float]:
+    try:
+        rows, seconds = read()
+    except FileNotFoundError:
+        raise StopStage(
+            f"{job.stage}: the runner finished without {item.name}; run the stage again"
+        ) from None
+    except pa.ArrowInvalid:
+        storage.remove(records.url(item.fingerprint))
+        raise StopStage(
+            f"{job.stage}: the record of {item.name} was damaged and is removed; "
+            "run the stage again"
+        ) from None
+    if len(rows) != item.total:
+        raise StopStage(f"{job.stage}: {item.name}: {item.total} rows in, {len(rows)} out")
+    return rows, seconds
 
 
 def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:

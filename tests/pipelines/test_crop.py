@@ -1,13 +1,16 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipelines import crop, engine, storage
+from pipelines import crop, engine, manifest, storage
+from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
 from pipelines.records import Records
-from pipelines.schemas import CROPS, Status
+from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, Status
+from pipelines.video import ClipResult, ClipSpec
 
 
 def rows(status: Status, **values: object) -> pa.Table:
@@ -48,3 +51,47 @@ def test_a_file_gone_from_the_work_folder_is_made_again(make_params: Callable[..
     assert engine.pending_items(job, frozenset()) == []
     storage.remove(storage.join(params.paths.work, "crops/b/b.mp4"))
     assert [item.name for item in engine.pending_items(job, frozenset())] == ["b"]
+
+
+def test_one_decode_serves_two_people_and_rows_keep_the_catalog_s_order(
+    make_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = make_params()
+    clips = [("one", "p1", "shared"), ("one", "p2", "other"), ("one", "p3", "shared")]
+    clips.append(("two", "p1", "shared"))  # the same key as the first, from another source
+    catalog = [
+        dict.fromkeys(CATALOG.names)
+        | {"key": f"{person}_{video}_1", "source": source, "person": person, "video": video}
+        | {"utterance": "1", "split": "train", "shard": source, "status": "ok", "detail": ""}
+        | {"first_frame": 0, "frames": 30, "fps": 25.0, "crop_ready": False}
+        for source, person, video in clips
+    ]
+    videos = [
+        dict.fromkeys(DOWNLOADS.names)
+        | {"source": "one", "video": video, "status": "ok", "detail": ""}
+        | {"path": f"videos/{video}.mp4", "sha256": video}
+        for video in ("shared", "other")
+    ]
+    for stage, schema, table in (("catalog", CATALOG, catalog), ("download", DOWNLOADS, videos)):
+        with ManifestWriter(params.paths.manifest(stage), schema) as writer:
+            writer.write(pa.Table.from_pylist(table, schema=schema))
+    for video in ("shared", "other"):
+        storage.write_bytes(storage.join(params.paths.work, f"videos/{video}.mp4"), b"body")
+    decodes = []
+
+    def cut(path: Path, specs: list[ClipSpec], *_: object) -> Iterator[ClipResult]:
+        decodes.append((path.stem, len(specs)))
+        for spec in reversed(specs):  # clips end in any order
+            yield ClipResult(spec.key, Status.TOO_SHORT, spec.key)
+
+    monkeypatch.setattr(crop, "crop_clips", cut)
+    job = crop.prepare(params)
+    job.worker.setup()
+    records = Records(params.paths.work, "crop")
+    for item in job.items:
+        records.write(item.fingerprint, job.worker.process(item, Path()), 0.1)
+    assert sorted(decodes) == [("other", 1), ("shared", 3)]
+    engine.run(job)
+    found = manifest.read(job.manifest).to_pylist()
+    assert [(r["source"], r["person"], r["video"]) for r in found] == clips
+    assert [r["detail"] for r in found] == [f"{r['source']}/{r['key']}" for r in found]
