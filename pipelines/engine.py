@@ -429,8 +429,11 @@ def main(prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None 
 
 def arguments(doc: str) -> argparse.ArgumentParser:
     """The options every stage has."""
+    spec = sys.modules["__main__"].__spec__  # how `python -m` was told the module's name
     parser = argparse.ArgumentParser(
-        description=doc.strip(), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {spec.name.removesuffix('.__main__')}" if spec else None,
+        description=doc.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--params", default="params.yaml", metavar="FILE", help="default: %(default)s"
