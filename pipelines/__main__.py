@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import engine, progress, storage
+from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 
@@ -44,7 +45,7 @@ def _catalog_outlook(params: Params) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """List the stages with what each would do now."""
-    options = engine.arguments(__doc__ or "").parse_args(argv)
+    options = arguments(__doc__ or "").parse_args(argv)
 
     def command() -> int:
         params = load(options.params)
@@ -59,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             table.add_row(tool, words)
         Console(width=None if sys.stdout.isatty() else 110, markup=False).print(table)
         progress.say("Each takes --help and --params FILE; `dvc repro` runs them in order.")
-        return engine.EXIT_OK
+        return EXIT_OK
 
-    return engine.guarded(command)
+    return guarded(command)
 
 
 if __name__ == "__main__":

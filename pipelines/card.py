@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from pipelines import engine, progress, storage
+from pipelines import progress, storage
+from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.params import Params, load
 from pipelines.report.croissant import croissant
 from pipelines.report.facts import Dataset, read_dataset, read_histograms
@@ -212,7 +213,7 @@ def losses(funnel: Funnel) -> Iterator[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.card`."""
-    options = engine.arguments(__doc__ or "").parse_args(argv)
+    options = arguments(__doc__ or "").parse_args(argv)
 
     def command() -> int:
         params = load(options.params)
@@ -224,9 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{metrics['digest'][:16]}\ncard: wrote README.md, croissant.json and report.html "
             f"into {folder}"
         )
-        return engine.EXIT_OK
+        return EXIT_OK
 
-    return engine.guarded(command)
+    return guarded(command)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import engine, progress, storage
+from pipelines.command import arguments, guarded
 from pipelines.errors import UserError, nearest
 from pipelines.manifest import ROW_GROUP, ManifestWriter
-from pipelines.params import Filters, Params, Source, Split, load
+from pipelines.params import Params, load
+from pipelines.params.dataset import Filters, Source, Split
 from pipelines.schemas import BOX, CATALOG, Status
 from pipelines.sources import READERS
 from pipelines.sources.base import Annotation, BadRow, SourceError
@@ -327,7 +329,7 @@ def _with_shards(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.catalog`."""
-    options = engine.arguments(__doc__ or "").parse_args(argv)
+    options = arguments(__doc__ or "").parse_args(argv)
 
     def command() -> int:
         params = load(options.params)
@@ -338,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.complain(why.replace("max_failed", "max_bad"))
         return code
 
-    return engine.guarded(command)
+    return guarded(command)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,9 @@ another number of rows than its input, stops the stage.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import os
 import resource
-import sys
 import time
 import traceback
 from collections import Counter
@@ -37,13 +34,19 @@ from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
 from pipelines import storage  # noqa: E402
 from pipelines.attend import WorkerLost, attend  # noqa: E402
+from pipelines.command import (  # noqa: E402
+    EXIT_BUDGET,
+    EXIT_OK,
+    EXIT_STOPPED,
+    arguments,
+    guarded,
+)
 from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail  # noqa: E402
 from pipelines.manifest import ManifestWriter  # noqa: E402
 from pipelines.params import Params, load  # noqa: E402
 from pipelines.records import Records  # noqa: E402
 from pipelines.schemas import FAILURES, STATUS, Status, parse_statuses  # noqa: E402
 
-EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
 
 
@@ -425,44 +428,6 @@ def main(prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None 
         return code
 
     return guarded(command)
-
-
-def arguments(doc: str) -> argparse.ArgumentParser:
-    """The options every stage has."""
-    spec = sys.modules["__main__"].__spec__  # how `python -m` was told the module's name
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {spec.name.removesuffix('.__main__')}" if spec else None,
-        description=doc.strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--params", default="params.yaml", metavar="FILE", help="default: %(default)s"
-    )
-    return parser
-
-
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command; a user's mistake or a stop becomes one line and an exit status."""
-    try:
-        code = command()
-    except UserError as error:
-        progress.complain(str(error))
-        code = EXIT_USAGE
-    except StopStage as error:
-        progress.complain(str(error))
-        code = EXIT_STOPPED
-    except KeyboardInterrupt:
-        progress.complain("interrupted; finished items are kept, run the same command to go on")
-        code = EXIT_INTERRUPTED
-    except OSError as error:
-        progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
-        code = EXIT_STOPPED
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if code in (EXIT_STOPPED, EXIT_INTERRUPTED):
-        # Beam's worker threads do not end by themselves after a failed bundle.
-        os._exit(code)
-    return code
 
 
 def remedy(status: str) -> str:

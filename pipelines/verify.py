@@ -21,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipelines import engine, progress, storage
+from pipelines import progress, storage
+from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, load
 from pipelines.schemas import IDENTITY, Status
@@ -204,7 +205,7 @@ def _verify_no_strays(params: Params, known: set[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.verify`."""
-    parser = engine.arguments(__doc__ or "")
+    parser = arguments(__doc__ or "")
     parser.add_argument(
         "--quick", action="store_true", help="skip opening every picture, array and json"
     )
@@ -215,15 +216,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             checked = verify(load(options.params), full=not options.quick)
         except Lie as lie:
             progress.complain(f"verify: {lie}")
-            return engine.EXIT_STOPPED
+            return EXIT_STOPPED
         except pa.ArrowInvalid as error:
             progress.complain(f"verify: a manifest does not open: {error}")
-            return engine.EXIT_STOPPED
+            return EXIT_STOPPED
         words = ", ".join(f"{n} {what}" for what, n in checked.items())
         progress.say(f"verify: all true ({words})")
-        return engine.EXIT_OK
+        return EXIT_OK
 
-    return engine.guarded(command)
+    return guarded(command)
 
 
 if __name__ == "__main__":

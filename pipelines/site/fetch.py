@@ -20,7 +20,7 @@ import fsspec
 
 from pipelines import storage
 from pipelines.errors import FATAL_ERRNOS, UserError, clean_detail
-from pipelines.params import Download
+from pipelines.params.dataset import Download
 from pipelines.schemas import Status
 from pipelines.site.fetch_errors import FetchError, from_yt_dlp
 

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines import engine, storage
+from pipelines import command, engine, storage
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
 
@@ -116,9 +116,9 @@ def without_beam(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.fixture
 def exit_codes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Keep `engine.guarded` from ending the test's process; gathers what it would end with."""
+    """Keep `command.guarded` from ending the test's process; gathers what it would end with."""
     codes: list[int] = []
-    monkeypatch.setattr(engine.os, "_exit", codes.append)
+    monkeypatch.setattr(command.os, "_exit", codes.append)
     return codes
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipelines import catalog, manifest, storage
 from pipelines.catalog import bucket_of, filtered, read_takedowns, split_of, stable_fraction
 from pipelines.errors import UserError
-from pipelines.params import Filters, Params, Split
+from pipelines.params import Params
+from pipelines.params.dataset import Filters, Split
 from pipelines.schemas import CATALOG
 from pipelines.sources.base import Annotation
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import toy_stage
 
-from pipelines import engine, manifest, storage
+from pipelines import command, engine, manifest, storage
 from pipelines.params import Params
 from pipelines.records import Records
 
@@ -314,10 +314,10 @@ def test_what_ends_a_command_is_said_without_a_traceback(
     exit_codes: list[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def command() -> int:
+    def fail() -> int:
         raise error
 
-    assert engine.guarded(command) == code
+    assert command.guarded(fail) == code
     assert capsys.readouterr().err.startswith(f"likeness: {words}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.params import Download
+from pipelines.params.dataset import Download
 from pipelines.schemas import Status
 from pipelines.site import fetch
 from pipelines.site.fetch_errors import FetchError

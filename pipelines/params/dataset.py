@@ -1,55 +1,12 @@
-"""params.yaml as frozen, typed models.
-
-An unknown key, a wrong type or an impossible value stops with the key, the reason and the
-nearest right key. A stage's models hold exactly what decides its output; `beam` and
-`download`'s manners (rate, proxy, cookies) change how a stage runs, never what it writes.
-"""
+"""The sections of the rebuild: from the catalog to the card."""
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from pipelines.errors import UserError, nearest
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-
-
-class Model(BaseModel):
-    """Base of all sections: frozen, strict, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class Paths(Model):
-    """Where things live; local folders or object-store URLs."""
-
-    data: str = "data"
-    """Manifests and shards: the DVC outs."""
-    work: str = "work"
-    """Per-item files named by their content: what makes a stage resumable. Outside DVC."""
-    metrics: str = "metrics"
-    cards: str = "dataset_cards"
-
-    def manifest(self, stage: str) -> str:
-        """URL of a stage's manifest."""
-        return f"{self.data.rstrip('/')}/{MANIFESTS[stage]}"
-
-
-MANIFESTS = {
-    "catalog": "catalog.parquet",
-    "download": "downloads.parquet",
-    "crop": "crops.parquet",
-    "landmarks": "landmarks.parquet",
-    "shard": "index.parquet",
-}
+from pipelines.params.model import Fraction, Model, Name, Positive
 
 
 class Source(Model):
@@ -232,92 +189,3 @@ class Beam(Model):
                 "FlinkRunner, SparkRunner or DataflowRunner"
             )
         return self
-
-
-class Params(Model):
-    """The whole of params.yaml."""
-
-    name: Name
-    paths: Paths = Paths()
-    catalog: Catalog
-    download: Download = Download()
-    crop: Crop = Crop()
-    landmarks: LandmarkParams = LandmarkParams()
-    shard: Shard = Shard()
-    card: Card
-    beam: Beam = Beam()
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key given twice is an error: the first would be lost in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are distinct words."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            problem = ""
-            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                problem = "a key must be a word; put it in quotes"
-            elif key.value in seen:
-                problem = f"the key {key.value!r} is given twice"
-            if problem:
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load(path: str | Path) -> Params:
-    """Read and check a params file. Raises UserError naming file, key, reason and remedy."""
-    try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give one with --params FILE") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(data, dict):
-        raise UserError(
-            f"{path}: expected sections such as `catalog:`, found {type(data).__name__}"
-        )
-    try:
-        # Through JSON, so that strict mode takes lists for tuples and nothing else is coerced.
-        text = json.dumps(data, default=str)
-    except ValueError as error:
-        raise UserError(f"{path}: an alias holds itself: {error}") from None
-    try:
-        return Params.model_validate_json(text)
-    except ValidationError as error:
-        lines = [f"{path}: {_explain(e)}" for e in error.errors()]
-        raise UserError("\n".join(lines)) from None
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(part if part.isprintable() else ascii(part) for part in location)
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key{nearest(location[-1], _fields_at(location[:-1]))}"
-    if error["type"] == "missing":
-        return f"{key}: this key is required"
-    message = error["msg"]
-    if error["type"] == "value_error":
-        return f"{key}: {message.removeprefix('Value error, ')}"
-    message = message[:1].lower() + message[1:]
-    hint = ""
-    if error["type"] == "literal_error":
-        hint = nearest(str(error["input"]), re.findall(r"'(.+?)'", error["ctx"]["expected"]))
-    return f"{key}: {message}, found {error['input']!r}{hint}"
-
-
-def _fields_at(location: list[str]) -> list[str]:
-    model: Any = Params
-    for part in location:
-        if part.isdigit():
-            continue
-        annotation = model.model_fields[part].annotation
-        while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            annotation = annotation.__args__[0]
-        model = annotation
-    return list(model.model_fields)

@@ -1,0 +1,51 @@
+"""What all commands share: the options, the exit statuses, and errors as one line for people."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from pipelines import progress
+from pipelines.errors import StopStage, UserError
+
+EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """The options every stage has."""
+    spec = sys.modules["__main__"].__spec__  # how `python -m` was told the module's name
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {spec.name.removesuffix('.__main__')}" if spec else None,
+        description=doc.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="default: %(default)s"
+    )
+    return parser
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; a user's mistake or a stop becomes one line and an exit status."""
+    try:
+        code = command()
+    except UserError as error:
+        progress.complain(str(error))
+        code = EXIT_USAGE
+    except StopStage as error:
+        progress.complain(str(error))
+        code = EXIT_STOPPED
+    except KeyboardInterrupt:
+        progress.complain("interrupted; finished items are kept, run the same command to go on")
+        code = EXIT_INTERRUPTED
+    except OSError as error:
+        progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        code = EXIT_STOPPED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code in (EXIT_STOPPED, EXIT_INTERRUPTED):
+        # Beam's worker threads do not end by themselves after a failed bundle.
+        os._exit(code)
+    return code
