@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,8 +129,10 @@ _CHATTER = re.compile(
 
 
 def mute_import_chatter() -> None:
-    """Drop the warning that importing Beam without its Google extra logs each time."""
-    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    """Drop what importing Beam without its Google extra says each time."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="google.api_core")
+    chatter = ("apitools", "GCSFileSystem")
+    logging.getLogger().addFilter(lambda r: not any(word in r.getMessage() for word in chatter))
 
 
 @contextlib.contextmanager

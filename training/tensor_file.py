@@ -1,0 +1,129 @@
+"""One file of tensors and the facts about them: checkpoints, models and adapted people.
+
+The format is safetensors (github.com/huggingface/safetensors): a JSON header and raw numbers, so
+that reading a stranger's file runs no code. The header's metadata holds our `kind`, the facts as
+JSON and a sha256 over the numbers: a truncated or altered file is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipelines.errors import UserError
+
+FORMAT = "likeness-1"
+SEPARATOR = "/"
+
+
+class DamagedFile(UserError):
+    """Not a file of ours, or no longer as it was written: one line that names it."""
+
+
+def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write to `path`, which the caller publishes atomically (`pipelines.storage.atomic`).
+
+    facts: plain values that JSON keeps. Raises OSError where the disk does not take it.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "kind": kind,
+        "facts": json.dumps(facts, sort_keys=True),
+        "sha256": _digest(plain),
+    }
+    try:
+        path.touch()  # with the permissions of this user's files; save_file would be stricter
+        save_file(plain, path, metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} cannot be written: {error}") from error
+
+
+def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors on the CPU, and facts. Raises DamagedFile."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = _checked(path, file.metadata(), kind)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if _digest(tensors) != metadata["sha256"]:
+        raise DamagedFile(f"{path}: its numbers are not the ones that were written; get it anew")
+    return tensors, json.loads(metadata["facts"])
+
+
+def read_facts(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Any]]:
+    """The kind and the facts alone, without reading the numbers. Raises DamagedFile."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = _checked(path, file.metadata(), *kinds)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    return metadata["kind"], json.loads(metadata["facts"])
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if not path.exists():
+        return UserError(f"{path}: no such file")
+    reason = str(error).splitlines()[0]
+    return DamagedFile(f"{path}: damaged, cut short or no file of ours ({reason}); get it anew")
+
+
+def _checked(path: Path, metadata: dict[str, str] | None, *kinds: str) -> dict[str, str]:
+    if not metadata or metadata.get("format") != FORMAT:
+        raise DamagedFile(f"{path}: not written by Likeness, or by another version of it")
+    if metadata["kind"] not in kinds:
+        raise UserError(f"{path} is a {metadata['kind']}, not a {' or a '.join(kinds)}")
+    return metadata
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and numbers, in the order of names."""
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hasher.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return hasher.hexdigest()
+
+
+def flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
+    """A nested state dict as tensors by path, and as a skeleton that JSON keeps.
+
+    In the skeleton a tensor is {"tensor": path}, a dict {"dict": [[key, value], ...]}, since
+    optimizers have whole numbers as keys, a list or tuple {"list": [...]}.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def walk(value: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[path] = value
+            return {"tensor": path}
+        if isinstance(value, Mapping):
+            return {"dict": [[k, walk(v, f"{path}{SEPARATOR}{k}")] for k, v in value.items()]}
+        if isinstance(value, list | tuple):
+            return {"list": [walk(v, f"{path}{SEPARATOR}{i}") for i, v in enumerate(value)]}
+        if value is not None and not isinstance(value, bool | int | float | str):
+            raise TypeError(f"{path}: a {type(value).__name__} is no plain value")
+        return value
+
+    return tensors, walk(state, "")
+
+
+def unflatten(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
+    """What `flatten` took apart."""
+    if not isinstance(skeleton, dict):
+        return skeleton
+    if "tensor" in skeleton:
+        return tensors[skeleton["tensor"]]
+    if "dict" in skeleton:
+        return {key: unflatten(tensors, value) for key, value in skeleton["dict"]}
+    return [unflatten(tensors, value) for value in skeleton["list"]]
