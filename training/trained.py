@@ -18,7 +18,7 @@ from torch import nn
 from pipelines import storage
 from pipelines.errors import UserError
 from training import tensor_file
-from training.adapt import Person
+from training.finetune import Person
 from training.meta import MetaLearner
 from training.networks import Discriminator, Embedder, Generator, NetworkConfig
 

@@ -1,0 +1,187 @@
+"""What a person sees of a run: a progress line, TensorBoard, DVCLive, picture grids.
+
+The run's history, one JSON line a step, is the truth; DVCLive's files are written anew from it
+when a run goes on, so that they are those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from dvclive import Live
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+from pipelines import progress
+from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
+from training.grid import grid, save_png
+
+POINTS = 500
+"""Points of a curve at least kept."""
+HEADINGS = ("source", "landmarks", "output (FF)", "target")
+
+
+class Board:
+    """Takes the events of a run. folder: the run's, on this machine; live: DVCLive's folder."""
+
+    def __init__(self, folder: Path, live: Path) -> None:
+        self.folder, self.live_folder = folder, live
+        self.started: Started | None = None
+        self.stopped: Stopped | None = None
+        self.step = 0
+        self._live: Live | None = None
+        self._writer: SummaryWriter | None = None
+        self._history: TextIO | None = None
+        self._every = 1
+        self._line = _Line()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Started():
+                self._start(event)
+            case Stepped():
+                self._keep(event)
+                self._line.step(event)
+            case Pictured():
+                self._picture(event)
+            case Saved():
+                self._line.saved = event.step
+            case Stopped():
+                self.stopped = self.stopped or event
+
+    def close(self) -> None:
+        """Finish all files."""
+        self._line.close()
+        for file in (self._history, self._writer):
+            if file:
+                file.close()
+        if self._live:
+            self._live.end()
+
+    def _start(self, event: Started) -> None:
+        """Also when Ray has replaced workers: what was done after the checkpoint is undone."""
+        self.close()
+        self.started, self.step = event, event.step
+        self._every = max(1, event.total // POINTS)
+        for note in event.notes:
+            progress.complain(note)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "history.jsonl"
+        past = {line["step"]: line for line in read_history(path) if line["step"] <= event.step}
+        past |= {old.step: {"step": old.step, **old.losses} for old in event.history}
+        text = "".join(json.dumps(past[step]) + "\n" for step in sorted(past))
+        path.write_text(text, encoding="utf-8")
+        self._history = path.open("a", encoding="utf-8")
+        self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=event.step + 1)
+        shutil.rmtree(self.live_folder, ignore_errors=True)
+        logging.getLogger("dvclive").setLevel(logging.ERROR)
+        self._live = Live(
+            str(self.live_folder),
+            save_dvc_exp=False,
+            dvcyaml=None,
+            report=None,
+            monitor_system=False,
+        )
+        for step in sorted(past):
+            self._curve(self._live, step, past[step])
+        self._line = _Line(event)
+
+    def _keep(self, event: Stepped) -> None:
+        assert self._history and self._writer and self._live
+        self.step = event.step
+        self._history.write(json.dumps({"step": event.step, **event.losses}) + "\n")
+        self._history.flush()
+        self._curve(self._live, event.step, event.losses)
+        if self._shown(event.step):
+            for name, value in event.losses.items():
+                self._writer.add_scalar(f"loss/{name}", value, event.step)
+
+    def _shown(self, step: int) -> bool:
+        assert self.started
+        return step % self._every == 0 or step == self.started.total
+
+    def _curve(self, live: Live, step: int, losses: dict[str, Any]) -> None:
+        if self._shown(step):
+            live.step = step
+            for name, value in losses.items():
+                if name != "step":
+                    live.log_metric(name, value)
+            live.make_summary()
+
+    def _picture(self, event: Pictured) -> None:
+        assert self._writer
+        picture = grid(event.rows, HEADINGS, event.labels)
+        for name in (f"step-{event.step:09d}.png", "newest.png"):
+            save_png(picture, str(self.folder / "grids" / name))
+        self._writer.add_image("grid", picture, event.step, dataformats="HWC")
+
+
+def read_history(path: Path) -> Iterator[dict[str, Any]]:
+    """The steps of a history; an unfinished last line, of a killed driver, is left out."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+class _Line:
+    """The progress line: a bar on a terminal, a line every so often elsewhere."""
+
+    def __init__(self, started: Started | None = None) -> None:
+        self.saved = started.step if started else 0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if not started:
+            return
+        self._first, self._total, self._begun = started.step, started.total, time.monotonic()
+        self._epoch_steps = max(started.videos / started.batch, 1e-9)
+        self._said = self._begun
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(
+                TextColumn("train"), *columns, TextColumn("{task.fields[words]}"), console=console
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                "", total=started.total, completed=started.step, words=""
+            )
+
+    def step(self, event: Stepped) -> None:
+        """A step has been made."""
+        now = time.monotonic()
+        rate = (event.step - self._first) / max(now - self._begun, 1e-9)
+        losses = event.losses
+        words = (
+            f"epoch {event.step / self._epoch_steps:.1f}  {rate:.2f} it/s  "
+            f"G {losses['generator']:.2f} (content {losses['content']:.2f})  "
+            f"D {losses['discriminator']:.2f}  saved at {self.saved}"
+        )
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=event.step, words=words)
+        elif now - self._said >= progress.PLAIN_EVERY or event.step == self._total:
+            self._said = now
+            left = (self._total - event.step) / max(rate, 1e-9)
+            progress.say(f"train: {event.step}/{self._total}, {left:.0f} s left  {words}")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar:
+            self._bar.stop()

@@ -1,0 +1,185 @@
+"""Ray Train: the only place that imports Ray.
+
+The driver starts workers that run `training.trainer.Worker`; their events come back through a
+queue and are handed to whoever shows them. A worker or a node that dies is replaced by Ray, and
+all workers go on from the newest checkpoint; when the driver dies, the same command does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # of the cluster that this command starts
+os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.queue import Empty, Queue
+
+from pipelines import storage
+from pipelines.errors import StopStage, UserError
+from pipelines.params.training import Ray
+from training.events import Event, Report
+from training.meta import Reducer
+from training.parallel import DistributedReducer
+from training.run import Run
+from training.trainer import Worker
+
+POLL = 0.5
+"""Seconds between two looks at the workers' events."""
+
+
+@contextlib.contextmanager
+def connected(params: Ray) -> Iterator[str]:
+    """A connection to the cluster of params or `RAY_ADDRESS`, or to one of this machine.
+
+    Yields words for people. Raises UserError where the address does not answer.
+    """
+    address = params.address or os.environ.get("RAY_ADDRESS") or "local"
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {
+            "num_cpus": max(1, round(params.workers * params.cpus_per_worker)),
+            "include_dashboard": False,
+        }
+    try:
+        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, "
+            "correct ray.address or RAY_ADDRESS, or unset both to train on this machine"
+        ) from error
+    try:
+        where = "this machine" if own else f"the cluster at {context.address_info['gcs_address']}"
+        yield f"{params.workers} worker{'s' * (params.workers > 1)} on {where}"
+    finally:
+        ray.shutdown()
+
+
+def fit(run: Run, params: Ray, show: Report) -> None:
+    """Train on the connected cluster until the run is done or stopped; `show` gets every event.
+
+    Raises UserError where the cluster is too small, StopStage where workers died more often
+    than `max_failures` allows.
+    """
+    _check_size(params)
+    queue = Queue(actor_options={"num_cpus": 0})
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={
+            "run": run,
+            "queue": queue,
+            "threads": int(params.cpus_per_worker),
+            "folder": str(Path.cwd()),
+        },
+        torch_config=TorchConfig(backend="nccl" if params.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=params.workers,
+            use_gpu=params.gpus_per_worker > 0,
+            resources_per_worker=_resources(params),
+        ),
+        run_config=RunConfig(
+            name=run.name,
+            storage_path=_ray_storage(run),
+            failure_config=FailureConfig(max_failures=params.max_failures),
+        ),
+    )
+    ended = threading.Event()
+    listener = threading.Thread(target=_listen, args=(queue, show, ended), daemon=True)
+    listener.start()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise StopStage(
+            f"training failed: {_reason(error)}; checkpoints are kept, the same command goes on "
+            f"from the newest. Ray's logs: {_logs()}"
+        ) from error
+    finally:
+        ended.set()
+        listener.join(timeout=60)
+        queue.shutdown()
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What Ray runs in every worker."""
+    if Path(config["folder"]).is_dir():
+        os.chdir(config["folder"])  # so that relative paths mean what they mean to the driver
+    context = ray.train.get_context()
+    world = context.get_world_size()
+    torch.set_num_threads(max(1, config["threads"]))
+    queue: Queue = config["queue"]
+    worker = Worker(
+        run=config["run"],
+        rank=context.get_world_rank(),
+        world=world,
+        device=get_device(),
+        reducer=DistributedReducer() if world > 1 else Reducer(),
+        report=queue.put,
+    )
+    worker.train()
+
+
+def _listen(queue: Queue, show: Report, ended: threading.Event) -> None:
+    while True:
+        last = ended.is_set()
+        events = _waiting(queue)
+        for event in events:
+            show(event)
+        if last and not events:
+            return
+        if not events:
+            ended.wait(POLL)
+
+
+def _waiting(queue: Queue) -> list[Event]:
+    with contextlib.suppress(Empty, ray.exceptions.RayActorError):
+        if count := queue.qsize():
+            events: list[Event] = queue.get_nowait_batch(count)
+            return events
+    return []
+
+
+def _resources(params: Ray) -> dict[str, float]:
+    needs = {"CPU": params.cpus_per_worker}
+    return needs | ({"GPU": params.gpus_per_worker} if params.gpus_per_worker else {})
+
+
+def _check_size(params: Ray) -> None:
+    """Ray would wait for ever for what the cluster does not have."""
+    have = ray.cluster_resources()
+    for name, each in _resources(params).items():
+        if each * params.workers > have.get(name, 0):
+            raise UserError(
+                f"ray.workers {params.workers} x {each:g} {name} each, but the cluster has "
+                f"{have.get(name, 0):g} {name}: lower ray.workers or ray.{name.lower()}s_per_worker"
+            )
+
+
+def _ray_storage(run: Run) -> str:
+    """Where Ray keeps its own notes of a run: beside ours, seen by all nodes."""
+    folder = storage.join(run.folder, "ray")
+    return str(Path(storage.local_path(folder)).resolve()) if storage.is_local(folder) else folder
+
+
+def _reason(error: Exception) -> str:
+    failures = getattr(error, "worker_failures", {}) or {}
+    for rank, failure in sorted(failures.items()):
+        lines = [line for line in str(failure).splitlines() if line.strip()]
+        return f"worker {rank}: {lines[-1].strip() if lines else type(failure).__name__}"
+    return str(error).strip().splitlines()[0]
+
+
+def _logs() -> str:
+    node = ray._private.worker._global_node
+    return node.get_logs_dir_path() if node else "see `ray logs`"

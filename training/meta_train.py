@@ -1,0 +1,94 @@
+"""Meta-train on the shards: `python -m training.meta_train`, a DVC stage.
+
+Reads index.parquet and the tars of split train, writes `models/<setting>.safetensors` and the
+curves in `metrics/training/`. Between, all lives in `work/runs/<run>/`: checkpoints, history,
+TensorBoard, picture grids. However it is stopped, the same command goes on from the newest
+checkpoint. Trains on this machine, or on the Ray cluster of `ray.address` or `RAY_ADDRESS`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines import progress, storage
+from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.errors import StopStage, UserError
+from pipelines.params import Params, load
+from training import setting as settings
+from training.run import Run, plan
+
+
+def train(params: Params) -> Run:
+    """Train until the setting's epochs are over, and leave the model in `paths.models`.
+
+    Raises UserError for what params or shards lack, StopStage where training cannot go on.
+    """
+    run = prepare(params)
+    # Late, so that mistakes are told before Ray and TensorBoard have loaded.
+    from training import cluster
+    from training.board import Board
+
+    folder = run.folder if storage.is_local(run.folder) else f"runs/{run.name}"
+    board = Board(storage.local_path(folder), Path(params.paths.metrics, "training"))
+    progress.say(f"meta_train: {run.setting.about or params.setting}; run {run.folder}")
+    started = time.monotonic()
+    try:
+        with cluster.connected(params.ray) as where:
+            progress.say(f"meta_train: {where}")
+            cluster.fit(run, params.ray, board)
+    finally:
+        board.close()
+    if board.stopped:
+        raise (UserError if board.stopped.mistake else StopStage)(board.stopped.why)
+    target = storage.join(params.paths.models, f"{params.setting}.safetensors")
+    with storage.atomic(target) as path, storage.open_read(run.model) as body:
+        path.write_bytes(body.read())
+    made = board.step - (board.started.step if board.started else 0)
+    progress.say(
+        f"meta_train: {made} steps in {time.monotonic() - started:.0f} s; now at step "
+        f"{board.step}\nmodel    {target}\ngrids    {folder}/grids/newest.png\n"
+        f"curves   {params.paths.metrics}/training, tensorboard --logdir {folder}/tensorboard"
+    )
+    return run
+
+
+def prepare(params: Params) -> Run:
+    """The run, after everything that can be checked without workers. Raises as `train`."""
+    if params.setting not in params.settings:
+        raise UserError("params: `settings` is empty; README, Training, shows one to start from")
+    index = params.paths.manifest("shard")
+    if not storage.exists(index):
+        raise UserError(f"{index}: no such file; `dvc repro shard` or `dvc pull` makes it")
+    run = plan(params, storage.digest_bytes(storage.read_bytes(index)))
+    if run.setting.batch % params.ray.workers:
+        raise UserError(
+            f"settings.{params.setting}.batch is {run.setting.batch}, which has no equal parts "
+            f"for ray.workers {params.ray.workers}"
+        )
+    if (run.setting.batch // params.ray.workers) % run.setting.meta.accumulate:
+        raise UserError(
+            f"settings.{params.setting}.meta.accumulate is {run.setting.meta.accumulate}, which "
+            f"does not divide a worker's {run.setting.batch // params.ray.workers} episodes"
+        )
+    settings.networks(run.setting)
+    settings.meta(run.setting)
+    settings.content_loss(run.setting.content)
+    return run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m training.meta_train`."""
+    options = arguments(__doc__ or "").parse_args(argv)
+
+    def command() -> int:
+        train(load(options.params))
+        return EXIT_OK
+
+    return guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Shards of an object store on local disk: random access wants files.
+
+A tar is kept under its digest and linked into a folder for each state of the dataset, so that a
+new state fetches only what changed. Workers of one machine may fetch at the same time: a file
+appears only when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.errors import StopStage, UserError
+
+
+def localize(
+    index: str, shards: str, index_sha256: str, splits: Sequence[str], cache: str
+) -> tuple[str, str]:
+    """Local paths of the index and of the folder of shards; local ones are returned as they are.
+
+    splits: whose tars are fetched. Raises UserError for what is missing, StopStage for a tar
+    with another digest than the index says.
+    """
+    if storage.is_local(index):
+        if not storage.exists(index):
+            raise UserError(f"{index}: no such file; `dvc repro shard` or `dvc pull` makes it")
+        return str(storage.local_path(index)), str(storage.local_path(shards))
+    view = Path(cache, index_sha256[:16])
+    local_index = view / "index.parquet"
+    if not local_index.exists():
+        _fetch(index, local_index, index_sha256)
+    table = pq.read_table(local_index, columns=["split", "shard", "shard_sha256"])
+    for row in table.group_by(["split", "shard", "shard_sha256"]).aggregate([]).to_pylist():
+        target = view / "shards" / row["split"] / f"{row['shard']}.tar"
+        if row["split"] not in splits or target.exists():
+            continue
+        stored = Path(cache, "tars", f"{row['shard_sha256']}.tar")
+        if not stored.exists():
+            _fetch(storage.join(shards, row["split"], target.name), stored, row["shard_sha256"])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(stored, target)
+        except FileExistsError:  # another worker was quicker
+            continue
+    return str(local_index), str(view / "shards")
+
+
+def _fetch(url: str, target: Path, sha256: str) -> None:
+    try:
+        with storage.atomic(str(target)) as path, storage.open_read(url) as body:
+            with path.open("wb") as out:
+                while chunk := body.read(storage.CHUNK):
+                    out.write(chunk)
+            if (found := storage.sha256(path)) != sha256:
+                raise StopStage(
+                    f"{url} has sha256 {found[:16]}, not {sha256[:16]} as the index says: "
+                    "`python -m pipelines.verify` says more"
+                )
+    except FileNotFoundError:
+        raise UserError(f"{url}: no such object; `dvc repro shard` makes it") from None
