@@ -295,10 +295,24 @@ class MetaLearner:
             raise ValueError(f"checkpoint of {state['networks']}, not of {asdict(self.networks)}")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                lay_out(part)
         self.step_count = state["step"]
         torch.set_rng_state(state["rng"]["cpu"].cpu())
         for rng in state["rng"]["cuda"]:
             torch.cuda.set_rng_state(rng.cpu(), self.device)
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimizer's loaded moments the memory order of their parameters.
+
+    Files keep plain order, networks may be channels_last, and the fused Adam walks over both
+    alike: it would pair each weight with another one's moments.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
 
 
 class Mean:

@@ -41,8 +41,10 @@ def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[s
         "sha256": _digest(plain),
     }
     try:
-        path.touch()  # with the permissions of this user's files; save_file would be stricter
+        path.touch()
+        mode = path.stat().st_mode  # this user's files have it; save_file's are stricter
         save_file(plain, path, metadata)
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(f"{path.name} cannot be written: {error}") from error
 

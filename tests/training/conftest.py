@@ -11,11 +11,14 @@ if find_spec("torch") is None:  # the `train` extra is not installed
     collect_ignore_glob = ["test_*.py"]
 else:
     import torch
+    from tiny_shards import make_shards, shards
 
     from training.losses import ContentLoss
     from training.meta import EpisodeBatch, MetaConfig, MetaLearner
     from training.networks import NetworkConfig
     from training.perceptual import Pixels
+
+    __all__ = ["make_shards", "shards"]
 
 VIDEOS = 7
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_episodes import MakeShards, Shards, make_shards, same, shards
+from test_episodes import same
+from tiny_shards import MakeShards, Shards
 
 from pipelines.shard import TarWriter
 from training.stream import EpisodeStream, stream_loader
-
-__all__ = ["make_shards", "shards"]  # fixtures
 
 
 def stream(shards: Shards, k: int = 4, size: int = 32, **options: Any) -> EpisodeStream:

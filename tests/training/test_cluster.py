@@ -1,0 +1,242 @@
+"""Training on a real Ray cluster of two raylets, and what happens when parts of it die.
+
+Every run is the real command. Its history must be, bit for bit, that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from tiny_shards import Shards
+
+pytest.importorskip("ray", reason="the extra `train`")
+
+REPO = Path(__file__).resolve().parents[2]
+EPOCHS, STEPS = 48, 60  # 5 videos, 4 a step
+PEOPLE = {"id2": {"c": [4, 3]}, "id1": {"a": [5], "b": [3, 1, 6]}, "id3": {"a": [7], "d": [5, 2]}}
+
+
+@dataclass
+class Project:
+    """A folder with shards and params."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.shards = Shards(self.folder / "data", PEOPLE, set())
+        self.params: dict[str, Any] = {
+            "name": "tiny",
+            "catalog": {"metadata": ".", "sources": [{"name": "a", "reader": "mp4"}]},
+            "card": {"title": "t", "licence": "other", "description": "d"},
+            "setting": "tiny",
+            "settings": {
+                "tiny": {
+                    "epochs": EPOCHS,
+                    "batch": 4,
+                    "k": 2,
+                    "content": {"pixels": {"weight": 100.0}},
+                    "networks": {
+                        "image_size": 32,
+                        "min_channels": 4,
+                        "max_channels": 16,
+                        "generator_levels": 3,
+                        "residual_blocks": 1,
+                    },
+                }
+            },
+            "ray": {"workers": 2, "checkpoint_every": 10, "grid_every": 1000, "keep": 3},
+        }
+        self.save()
+
+    def save(self) -> None:
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
+
+    def start(self, address: str | None) -> subprocess.Popen[str]:
+        env = os.environ | {"PYTHONPATH": str(REPO), "RAY_AUTH_MODE": "disabled"}
+        env.pop("RAY_ADDRESS", None)
+        if address:
+            env["RAY_ADDRESS"] = address
+        return subprocess.Popen(
+            [sys.executable, "-m", "training.meta_train"],
+            cwd=self.folder,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, address: str | None = None) -> str:
+        process = self.start(address)
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, out + err
+        return out
+
+    @property
+    def run_folder(self) -> Path:
+        [folder] = (self.folder / "work" / "runs").iterdir()
+        return folder
+
+    def history(self) -> list[dict[str, Any]]:
+        runs = self.folder / "work" / "runs"
+        found = list(runs.glob("*/history.jsonl")) if runs.exists() else []
+        lines = found[0].read_text().splitlines(keepends=True) if found else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def wait_for(self, step: int, process: subprocess.Popen[str]) -> None:
+        give_up = time.monotonic() + 180
+        while not any(line["step"] >= step for line in self.history()):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < give_up, "training does not get on"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes on this machine: a head that only drives, and one that trains."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27},
+    )
+    made.add_node(num_cpus=2, object_store_memory=2**27)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "data").mkdir()
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The history of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "data").mkdir()
+    project = Project(folder)
+    out = project.run(cluster.address)
+    assert f"2 workers on the cluster at {cluster.address}" in out
+    history = project.history()
+    assert [line["step"] for line in history] == list(range(1, STEPS + 1))
+    assert (project.folder / "models" / "tiny.safetensors").is_file()
+    return history
+
+
+def train_workers() -> list[psutil.Process]:
+    """The processes of Ray's training workers on this machine."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or ())
+        if "RayTrainWorker" in words:
+            found.append(process)
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(
+    cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
+) -> None:
+    process = project.start(cluster.address)
+    project.wait_for(23, process)
+    train_workers()[-1].send_signal(signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    assert project.history() == undisturbed
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_driver_goes_on_even_with_a_truncated_newest_checkpoint(
+    cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
+) -> None:
+    process = project.start(cluster.address)
+    project.wait_for(33, process)
+    process.kill()
+    process.communicate()
+    gone = time.monotonic() + 60
+    while train_workers() and time.monotonic() < gone:
+        time.sleep(0.2)
+    newest = sorted((project.run_folder / "checkpoints").glob("step-*.safetensors"))[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+
+    process = project.start(cluster.address)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert f"{newest.name}: damaged" in err and "passed over" in err
+    assert project.history() == undisturbed
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_node_is_made_up_for(
+    cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
+) -> None:
+    [node] = [n for n in cluster.list_all_nodes() if n is not cluster.head_node]
+    process = project.start(cluster.address)
+    project.wait_for(13, process)
+    cluster.remove_node(node, allow_graceful=False)
+    cluster.add_node(num_cpus=2, object_store_memory=2**27)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert project.history() == undisturbed
+
+
+def _no_shards(project: Project) -> None:
+    (project.folder / "data" / "index.parquet").unlink()
+
+
+def _uneven(project: Project) -> None:
+    project.params["ray"]["workers"] = 3
+    project.save()
+
+
+def _no_weights(project: Project) -> None:
+    project.params["settings"]["tiny"]["content"] = {
+        "squeezenet": {"weight": 1.0, "url": "none.npz"}
+    }
+    project.save()
+
+
+def _greedy(project: Project) -> None:
+    project.params["ray"]["gpus_per_worker"] = 1
+    project.save()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code", "words"),
+    [
+        (_no_shards, 2, "index.parquet: no such file; `dvc repro shard`"),
+        (_uneven, 2, "settings.tiny.batch is 4, which has no equal parts for ray.workers 3"),
+        (_no_weights, 1, "squeezenet: no weights at none.npz"),
+        (_greedy, 2, "ray.workers 2 x 1 GPU each, but the cluster has 0 GPU"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    cluster: Any, project: Project, break_it: Callable[[Project], None], code: int, words: str
+) -> None:
+    break_it(project)
+    process = project.start(cluster.address)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code and words in err
+    assert len(err.strip().splitlines()) == 1, err
+
+
+def test_an_address_that_does_not_answer_is_one_line(project: Project) -> None:
+    process = project.start("127.0.0.1:1")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "no Ray cluster answers at 127.0.0.1:1" in err
+    assert len(err.strip().splitlines()) == 1, err

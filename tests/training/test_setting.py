@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from pipelines.errors import StopStage, UserError
+from pipelines.params.training import Adapt, Backbone, Meta, Networks, Setting
+from training import setting as settings
+from training.finetune import AdaptConfig
+from training.meta import MetaConfig
+from training.networks import NetworkConfig
+from training.perceptual import NAMES
+
+PIXELS = {"pixels": Backbone(weight=100.0)}
+
+
+def test_params_have_the_defaults_of_what_they_configure() -> None:
+    assert NetworkConfig(**Networks().model_dump()) == NetworkConfig()
+    assert MetaConfig(**Meta().model_dump()) == MetaConfig()
+    mine, theirs = Adapt().model_dump(), asdict(AdaptConfig())
+    assert mine == {name: theirs[name] for name in mine}
+
+
+def test_every_backbone_can_be_named() -> None:
+    for name in NAMES:
+        assert Setting(content={name: Backbone(weight=1.0)}).content
+
+
+def test_a_setting_becomes_a_loss_of_all_its_parts() -> None:
+    content = PIXELS | {"random": Backbone(weight=0.5)}
+    loss = settings.content_loss(content)
+    assert loss.weights == (100.0, 0.5)
+    a, b = torch.rand(2, 1, 3, 32, 32) * 2 - 1
+    dumped = {name: part.model_dump(mode="json") for name, part in content.items()}
+    assert torch.equal(loss(a, b), settings.content_loss(dumped)(a, b))
+
+
+@pytest.mark.parametrize(
+    ("networks", "words"),
+    [({"image_size": 48}, "power of two"), ({"max_channels": 32}, "channels must be")],
+)
+def test_impossible_networks_are_told(networks: dict[str, int], words: str) -> None:
+    setting = Setting(content=PIXELS, networks=Networks(**networks))
+    with pytest.raises(UserError, match=words):
+        settings.networks(setting)
+
+
+def test_missing_weights_stop_with_the_remedy() -> None:
+    with pytest.raises(StopStage, match="vggface: no weights named; give a path or URL"):
+        settings.content_loss({"vggface": Backbone(weight=1.0)})
