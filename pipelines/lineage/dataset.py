@@ -1,0 +1,176 @@
+"""The datasets at hand: which clips an index holds, and where in which video each begins."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines import manifest, storage
+from pipelines.errors import UserError
+from pipelines.params import MANIFESTS, Params
+from pipelines.schemas import IDENTITY
+
+INDEX_COLUMNS = [*IDENTITY, "split", "shard", "shard_sha256"]
+STAGES = tuple(MANIFESTS)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Index:
+    """One state of the dataset."""
+
+    url: str
+    digest: str
+    clips: pa.Table
+
+    def of(self, split: str) -> pa.Table:
+        """The clips of one split; of all for an empty word."""
+        return self.clips.filter(pc.equal(self.clips["split"], split)) if split else self.clips
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose traces are sought: a clip's key, a person or a video."""
+
+    kind: str
+    id: str
+
+    def rows(self, table: pa.Table) -> pa.Table:
+        """Those of a table of clips."""
+        column = "key" if self.kind == "clip" else self.kind
+        return table.filter(pc.equal(table[column], self.id))
+
+
+class Project:
+    """The manifests of params.yaml, and older indexes given by name."""
+
+    def __init__(self, params: Params, older: Sequence[str] = ()) -> None:
+        self.params = params
+        current = params.paths.manifest("shard")
+        self.indexes: dict[str, Index] = {}
+        if storage.exists(current):
+            older = (current, *older)
+        for url in older:
+            index = read_index(url)
+            self.indexes.setdefault(index.digest, index)
+        self.current = next(iter(self.indexes)) if storage.exists(current) else None
+
+    def table(self, stage: str, columns: list[str]) -> pa.Table | None:
+        """Columns of a stage's manifest, if it is there."""
+        url = self.params.paths.manifest(stage)
+        return manifest.read(url, columns) if storage.exists(url) else None
+
+    @cached_property
+    def _places(self) -> pa.Table | None:
+        """Of each clip: where it was cut, and the file it was cut into."""
+        crops = self.table("crop", ["key", "sha256", "source_sha256", "first_frame", "frames"])
+        links = self.table("catalog", ["key", "url", "media"])
+        if crops is None or links is None:
+            return None
+        return crops.join(links, "key", join_type="left outer")
+
+    def clip_of(self, sha256: str) -> Row | None:
+        """The clip whose file, or whose whole video, has this digest."""
+        if self._places is None or not sha256:
+            return None
+        for column in ("sha256", "source_sha256"):
+            found = self._places.filter(pc.equal(self._places[column], sha256))
+            if len(found):
+                return {"key": found["key"][0].as_py(), "whole": column == "source_sha256"}
+        return None
+
+    def files_of(self, clips: pa.Table) -> dict[str, str]:
+        """Digests of the clips' files and videos, with the clip's key."""
+        if self._places is None:
+            return {}
+        rows = self._places.filter(pc.is_in(self._places["key"], clips["key"].combine_chunks()))
+        return {
+            sha256: key
+            for column in ("source_sha256", "sha256")
+            for sha256, key in zip(rows[column].to_pylist(), rows["key"].to_pylist(), strict=True)
+            if sha256
+        }
+
+    def clip_list(self, clips: pa.Table) -> Iterator[Row]:
+        """Key, source link, start and end in seconds, and tar of each clip."""
+        table = clips.select(["key", "person", "video", "split", "shard"])
+        if self._places is not None:
+            table = table.join(self._places, "key", join_type="left outer")
+        for batch in table.sort_by("key").to_batches():
+            for row in batch.to_pylist():
+                start, frames = row.get("first_frame"), row.get("frames")
+                known = start is not None and frames is not None
+                yield {
+                    "key": row["key"],
+                    "url": self.link(row),
+                    "start": start / 25 if known else None,
+                    "end": (start + frames) / 25 if known else None,
+                    "tar": f"{row['shard']}.tar",
+                }
+
+    def link(self, row: Row) -> str:
+        """Where a clip's video comes from."""
+        template = self.params.download.url.replace("{video_id}", row["video"])
+        return row.get("url") or row.get("media") or template
+
+    def known_as(self, asked: Asked) -> dict[str, Counter[str]]:
+        """What each stage made of what is asked for: rows by status."""
+        found: dict[str, Counter[str]] = {}
+        videos: set[str] = set()
+        for stage in STAGES:
+            columns = ["source", "video", "status"] if stage == "download" else [*IDENTITY]
+            if stage not in ("download", "shard"):
+                columns.append("status")
+            if (table := self.table(stage, columns)) is None:
+                continue
+            if stage == "download":
+                rows = table.filter(pc.is_in(table["video"], pa.array(sorted(videos), pa.string())))
+            else:
+                rows = asked.rows(table)
+            if stage == "catalog":
+                people, names = rows["person"].to_pylist(), rows["video"].to_pylist()
+                # Ready crops are told by person too, as `download.video_name` has it.
+                videos = {*names, *(f"{p}/{v}" for p, v in zip(people, names, strict=True))}
+            words = rows["status"].to_pylist() if stage != "shard" else ["ok"] * len(rows)
+            found[stage] = Counter(words)
+        return found
+
+    def is_taken_down(self, asked: Asked) -> bool:
+        """Whether takedowns.csv names it."""
+        from pipelines.catalog import read_takedowns  # late: it loads Beam
+
+        try:
+            takedowns = read_takedowns(self.params.catalog.takedowns)
+        except UserError:
+            return False
+        return asked.id in getattr(takedowns, f"{asked.kind}s")
+
+
+def read_index(url: str) -> Index:
+    """Read an index.parquet and its digest. Raises UserError where it is none."""
+    clips = manifest.read(url, INDEX_COLUMNS)
+    with (
+        tempfile.TemporaryDirectory(prefix="likeness-") as scratch,
+        storage.local_copy(url, Path(scratch)) as path,
+    ):
+        return Index(url, storage.sha256(path), clips)
+
+
+def count(clips: pa.Table) -> str:
+    """Clips in a few words."""
+    numbers = [
+        (len(clips), "clip", "clips"),
+        (len(clips["person"].unique()), "person", "people"),
+        (len(clips.group_by(["source", "person", "video"]).aggregate([])), "video", "videos"),
+        (len(clips["shard"].unique()), "tar", "tars"),
+    ]
+    clip, who, where, held = (f"{n:,} {one if n == 1 else many}" for n, one, many in numbers)
+    return f"{clip} of {who} in {where}, in {held}"
