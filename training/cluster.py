@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,19 +53,33 @@ def connected(params: Ray) -> Iterator[str]:
             "num_cpus": max(1, round(params.workers * params.cpus_per_worker)),
             "include_dashboard": False,
         }
+    _knock(address)
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, "
-            "correct ray.address or RAY_ADDRESS, or unset both to train on this machine"
-        ) from error
+        raise _no_cluster(address, str(error).strip().splitlines()[0]) from error
     try:
         where = "this machine" if own else f"the cluster at {context.address_info['gcs_address']}"
         yield f"{params.workers} worker{'s' * (params.workers > 1)} on {where}"
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes at an address where nothing listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, "
+        "correct ray.address or RAY_ADDRESS, or unset both to train on this machine"
+    )
 
 
 def fit(run: Run, params: Ray, show: Report) -> None:

@@ -43,7 +43,7 @@ class MetaConfig:
     match_weight: float = 10.0
     """`training.losses.MATCH_WEIGHTS` has both versions of the paper; ff takes none."""
     ema: float | None = 0.999
-    """Decay of the averaged E,G; None: no average."""
+    """Decay of the averaged E,G, reached as (1 + n) / (10 + n) after n steps; None: no average."""
     accumulate: int = 1
     """Equal parts a batch is worked off in, to fit memory; the gradients are the whole batch's."""
     bf16: bool = False
@@ -234,8 +234,14 @@ class MetaLearner:
             (self.ema_embedder, self.embedder),
             (self.ema_generator, self.generator),
         ):
-            follow(average, module, self.config.ema)
+            follow(average, module, self._decay())
         return fakes, logs.means()
+
+    def _decay(self) -> float | None:
+        """Of the averages: short at first, or a short run would average its random start."""
+        if self.config.ema is None:
+            return None
+        return min(self.config.ema, (1 + self.step_count) / (10 + self.step_count))
 
     def update_discriminator(
         self, parts: Sequence[EpisodeBatch], fakes: Sequence[Tensor]

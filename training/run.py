@@ -63,6 +63,7 @@ def plan(params: Params, index_sha256: str) -> Run:
     digest = storage.digest(VERSION, index_sha256, json.dumps(deciding, sort_keys=True))
     name = f"{params.name}-{params.setting}-{digest[:12]}"
     index = params.paths.manifest("shard")
+    local = params.paths.work if storage.is_local(params.paths.work) else "work"
     facts = {
         "kind": "model",
         "name": params.name,
@@ -78,7 +79,7 @@ def plan(params: Params, index_sha256: str) -> Run:
         folder=storage.join(params.paths.work, "runs", name),
         index=index,
         shards=storage.join(params.paths.data, "shards"),
-        cache=storage.join("work", "shard_cache"),
+        cache=storage.join(local, "shard_cache"),
         setting=setting,
         facts=facts,
         checkpoint_every=params.ray.checkpoint_every,

@@ -14,6 +14,20 @@ from pipelines.sample.corpus import Corpus, build
 from pipelines.sample.server import SampleServer
 
 VIDEOS = 4
+TINY = {
+    "about": "tiny network of a test",
+    "epochs": 5,
+    "batch": 2,
+    "k": 2,
+    "content": {"pixels": {"weight": 100.0}},
+    "networks": {
+        "image_size": 32,
+        "min_channels": 4,
+        "max_channels": 16,
+        "generator_levels": 3,
+        "residual_blocks": 1,
+    },
+}
 MakeRig = Callable[..., Rig]
 
 
@@ -70,7 +84,14 @@ def make_rig(tiny_corpus: Corpus, site: SampleServer) -> MakeRig:
             "shard": {"clips": 4, "frames": 8},
             "card": {"title": "Tiny", "licence": "cc0-1.0", "description": "For tests."},
             "beam": {"runner": "FnApiRunner", "options": options},
+            "setting": "tiny",
+            "settings": {"tiny": TINY},
+            "ray": {"checkpoint_every": 10, "grid_every": 10},
+            "adapt": {"iterations": 2},
+            "evaluate": {"split": "val", "shots": [1], "holdout": 2},
         }
+        # DVC wants every key that dvc.yaml names.
+        params["paths"] = {"models": "models", "results": "results"} | sections.pop("paths", {})
         return Rig(folder, params | sections)
 
     return make

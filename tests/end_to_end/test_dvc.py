@@ -23,7 +23,7 @@ class Repository:
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        for name in ("pipelines", "dvc.yaml", ".dvcignore"):
+        for name in ("pipelines", "training", "dvc.yaml", ".dvcignore"):
             source = REPO / name
             if source.is_dir():
                 # As a fresh checkout: what Python compiles later must not look like a change.
@@ -85,7 +85,7 @@ def test_repro(repository: Repository, undisturbed: Rig) -> None:
     assert "up to date" in repository.dvc("status", *stages)
     # DVC knows the manifests and tars, and nothing of what is done per clip.
     tracked = repository.dvc("list", ".", "--dvc-only", "-R").split()
-    assert {Path(name).parts[0] for name in tracked} == {"data"}
+    assert {Path(name).parts[0] for name in tracked} <= {"data", "models", "results"}
     assert len(tracked) < 20
 
     points, crops = stamps(rig.work / "landmarks"), stamps(rig.work / "crops")
@@ -119,7 +119,7 @@ def test_push_and_pull(repository: Repository, undisturbed: Rig, tmp_path: Path)
     before = rig.hashes()
     shutil.rmtree(rig.data)
     shutil.rmtree(rig.folder / ".dvc" / "cache")
-    repository.dvc("pull")
+    repository.dvc("pull", "--allow-missing")  # nothing was trained yet
     assert rig.hashes() == before
     assert repository.ran(repository.dvc("repro", LAST)) == []
 
@@ -132,6 +132,26 @@ def test_a_killed_stage_goes_on_under_dvc(repository: Repository) -> None:
     assert "4 of 4 items were already done" in output
     assert rig.records("crop") == records
     assert rig.hashes() == before
+
+
+@pytest.mark.timeout(600)
+def test_training_is_a_stage_and_settings_are_experiments(repository: Repository) -> None:
+    pytest.importorskip("ray", reason="the extra `train`")
+    rig = repository.rig
+    rig.change("catalog", split={"val": 0.0})
+    assert repository.ran(repository.dvc("repro", "meta_train"))[-1] == "meta_train"
+    assert (rig.folder / "models" / "tiny.safetensors").is_file()
+    assert repository.ran(repository.dvc("repro", "meta_train")) == []
+    repository.command("git", "add", "--all", ".").check()
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    repository.command("git", *identity, "commit", "--quiet", "--message", "x").check()
+
+    rate = "settings.tiny.meta.lr_generator"
+    repository.dvc("exp", "run", "--name", "faster", "-S", f"{rate}=0.001", "meta_train")
+    told = repository.dvc("metrics", "diff", "HEAD")
+    assert "training/metrics.json" in told and "content" in told
+    assert len(list((rig.work / "runs").iterdir())) == 2
+    assert "faster" in repository.dvc("exp", "show", "--csv")
 
 
 @pytest.mark.parametrize("params", sorted((REPO / "params").glob("*.yaml")), ids=lambda p: p.stem)

@@ -138,14 +138,15 @@ def undisturbed(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> list[
     return history
 
 
-def train_workers() -> list[psutil.Process]:
-    """The processes of Ray's training workers on this machine."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or ())
-        if "RayTrainWorker" in words:
-            found.append(process)
-    return found
+def train_workers(project: Project) -> list[psutil.Process]:
+    """The processes of Ray that train in a project's folder."""
+    processes = psutil.process_iter(["cmdline", "cwd"])
+    return [
+        process
+        for process in processes
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or ())
+        and process.info["cwd"] == str(project.folder)
+    ]
 
 
 @pytest.mark.timeout(600)
@@ -154,7 +155,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 ) -> None:
     process = project.start(cluster.address)
     project.wait_for(23, process)
-    train_workers()[-1].send_signal(signal.SIGKILL)
+    train_workers(project)[-1].send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert project.history() == undisturbed
@@ -169,7 +170,7 @@ def test_a_killed_driver_goes_on_even_with_a_truncated_newest_checkpoint(
     process.kill()
     process.communicate()
     gone = time.monotonic() + 60
-    while train_workers() and time.monotonic() < gone:
+    while train_workers(project) and time.monotonic() < gone:
         time.sleep(0.2)
     newest = sorted((project.run_folder / "checkpoints").glob("step-*.safetensors"))[-1]
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
