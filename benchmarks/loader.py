@@ -1,18 +1,21 @@
-"""Frames per CPU second: episodes by random access, bare JPEG decoding, sequential webdataset.
+"""Frames per CPU second: episodes by random access, bare JPEG decoding, webdataset, litdata.
 
     python -m benchmarks.loader [--data data] [--split train] [--seconds 2] [--rounds 3]
 
 All read the same tars, one process each in turn, warm in the page cache, and take turns within
 every round; the table has each one's median. *Raw* is compressed bytes handed over; *decoded*
 are pictures (and landmarks as numbers); *episodes* are what training gets: K + 1 pictures and
-landmark pictures as arrays. Without arguments: what `make demo` built.
+landmark pictures as arrays. Without arguments: what `make demo` built. litdata, where it is
+installed, reads a copy of the same frames and landmarks in its own format and shuffled order.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -114,6 +117,32 @@ def sequential(urls: list[str], decode: Callable[[bytes], Any] | None) -> Work:
     return work
 
 
+def litdata_copy(episodes: Episodes, folder: str) -> Any:
+    """The same frames and landmarks as a litdata dataset."""
+    from litdata import StreamingDataset
+    from litdata.streaming.writer import BinaryWriter
+
+    writer = BinaryWriter(folder, chunk_bytes="64MB")
+    for frame in range(len(episodes.index.numbers)):
+        writer[frame] = {"jpeg": episodes.jpeg(frame), "points": episodes.points(frame).copy()}
+    writer.done()
+    writer.merge()
+    return StreamingDataset(folder, shuffle=True)
+
+
+def by_litdata(dataset: Any, decode: Callable[[bytes], Any] | None) -> Work:
+    """Frames as litdata likes to give them, shuffled, with their landmarks."""
+
+    def work() -> Iterator[int]:
+        while True:
+            for sample in dataset:
+                if decode:
+                    decode(sample["jpeg"])
+                yield 1
+
+    return work
+
+
 def frames_per_second(work: Work, seconds: float) -> float:
     """Of CPU time, after a tenth of it to warm up."""
     running, frames = work(), 0
@@ -143,6 +172,7 @@ def main() -> int:
     jpegs = [episodes.jpeg(frame) for frame in range(len(episodes.index.numbers))]
     urls = [str(shards / args.split / f"{name}.tar") for name in episodes.index.shards]
 
+    stack = contextlib.ExitStack()
     works: dict[str, Work] = {
         "raw: offset index, mmap (`Episodes`)": by_index(episodes, None),
         "raw: sequential webdataset": sequential(urls, None),
@@ -151,6 +181,12 @@ def main() -> int:
         works[f"decoded, {name}: nothing but decoding"] = bare(jpegs, decode)
         works[f"decoded, {name}: offset index, mmap (`Episodes`)"] = by_index(episodes, decode)
         works[f"decoded, {name}: sequential webdataset"] = sequential(urls, decode)
+    if find_spec("litdata"):
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        dataset = litdata_copy(episodes, folder)
+        works["raw: litdata"] = by_litdata(dataset, None)
+        for name, decode in decoders().items():
+            works[f"decoded, {name}: litdata"] = by_litdata(dataset, decode)
     works["episodes: random access (`Episodes`)"] = whole_episodes(episodes)
     works["episodes: stream (`EpisodeStream`)"] = streamed_episodes(stream)
 
@@ -158,6 +194,7 @@ def main() -> int:
     for _ in range(args.rounds):
         for name, work in works.items():
             rates[name].append(frames_per_second(work, args.seconds))
+    stack.close()
     print(
         f"{len(urls)} tars, {len(episodes)} videos, {len(jpegs)} frames of "
         f"{sum(map(len, jpegs)) / len(jpegs) / 1024:.1f} KiB; K = {args.frames}, "
