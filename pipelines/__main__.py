@@ -16,6 +16,9 @@ from pipelines.params import Params, load
 
 BEAM_STAGES = ("download", "crop", "landmarks", "shard")
 TOOLS = {
+    "doctor": "find today what would fail later; --plan: hours, bytes, money",
+    "forget": "take people out, and prove that nothing remains",
+    "lineage": "from a file back to clips and links, from a clip on to all it touched",
     "verify": "re-read manifests and tars and stop at the first lie",
     "sample": "build and serve the embedded sample, run the demo",
 }

@@ -1,6 +1,7 @@
-"""The demo: build the sample, serve it on loopback, `dvc repro`, say what came of it.
+"""The demo: build the sample, serve it on loopback, `dvc repro`, animate a portrait, say it all.
 
-Every clip of the sample has a known fate, so the demo ends by comparing all of them.
+Every clip of the sample has a known fate, so the demo ends by comparing all of them. `dvc repro`
+also trains a tiny network and measures it; the demo then adapts that to a photograph.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pipelines import manifest, progress, storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from pipelines.sample import corpus, server
+from pipelines.sample.plan import HEALTHY
+from pipelines.sample.portraits import photograph
 from pipelines.schemas import Status
 
 ROOT = Path("sample")
@@ -57,7 +60,11 @@ def run(params_file: str = "params.yaml") -> int:
     if code:
         progress.complain("demo: `dvc repro` failed; its last lines above say why")
         return 1
-    _tell(params, time.monotonic() - started)
+    video = Path(params.paths.results, params.setting, "portrait.mp4")
+    if _animate(made, video):
+        progress.complain("demo: the portrait was not animated; the line above says why")
+        return 1
+    _tell(params, video, time.monotonic() - started)
     return _compare(params, made)
 
 
@@ -68,7 +75,20 @@ def _dvc(*words: str) -> int:
     return subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
 
 
-def _tell(params: Params, seconds: float) -> None:
+def _animate(made: corpus.Corpus, video: Path) -> int:
+    """A photograph, moved by the first healthy video of the last person."""
+    portrait = ROOT / "portrait.png"
+    photograph("astronaut").save(portrait)
+    driver = next(v for v in reversed(made.videos) if v.material == HEALTHY and not v.fault)
+    words = ["--portrait", str(portrait), "--driver", f"{made.video_folder / driver.video}.mp4"]
+    words += ["--variant", "ft", "--layout", "side-by-side", "-o", str(video)]
+    progress.say(f"\nAdapting the tiny network to {portrait} and animating it ...")
+    return subprocess.run(
+        [sys.executable, "-m", "training.animate", *words], check=False
+    ).returncode
+
+
+def _tell(params: Params, video: Path, seconds: float) -> None:
     table = Table(title="The funnel", title_justify="left")
     for name in ("stage", "rows", "ok", "lost to", "seconds", "CPU s"):
         table.add_column(name, justify="left" if name in ("stage", "lost to") else "right")
@@ -91,6 +111,11 @@ def _tell(params: Params, seconds: float) -> None:
     progress.say(f"shards   {params.paths.data}/shards/   index  {params.paths.manifest('shard')}")
     progress.say(f"card     {card}/README.md, {card}/croissant.json")
     progress.say(f"report   {(card / 'report.html').absolute().as_uri()}")
+    results = Path(params.paths.results, params.setting)
+    about = params.settings[params.setting].about
+    progress.say(f"model    {params.paths.models}/{params.setting}.safetensors ({about})")
+    progress.say(f"measured {results}/table.md, {results}/grid.png, {results}/user_study.html")
+    progress.say(f"animated {video}; try `python -m training.inspect {video}`")
     progress.say(f"\nDone in {seconds:.0f} s. `dvc repro` again does nothing; try `dvc status`.")
 
 

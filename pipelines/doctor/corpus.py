@@ -1,0 +1,167 @@
+"""How much there is to do: clips, videos and seconds of a catalog, counted, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pipelines import storage
+from pipelines.catalog import clip_key, filtered, read_takedowns
+from pipelines.doctor import rates
+from pipelines.download import video_name
+from pipelines.errors import UserError
+from pipelines.manifest import ManifestReader
+from pipelines.params import Params
+from pipelines.schemas import Status
+from pipelines.site.fetch import mirror_urls
+from pipelines.sources import READERS
+from pipelines.sources.base import BadRow, SourceError
+from pipelines.video.probe import MediaError, probe
+
+SAMPLE = 24
+"""Videos of a mirror folder that are looked at for their size."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a rebuild has to work through."""
+
+    name: str
+    people: int
+    videos: int
+    clips: int
+    clip_seconds: float
+    video_seconds: float
+    """Of all videos together, whole."""
+    megapixels: float
+    """Of a source frame."""
+    video_bytes: float | None = None
+    """Of all videos together, where they could be looked at."""
+    counted_from: str = ""
+
+    @property
+    def frames(self) -> float:
+        """Of all clips at 25 fps."""
+        return self.clip_seconds * 25
+
+
+def voxceleb2(params: Params) -> Corpus:
+    """All of VoxCeleb2 as its authors state it, at the resolution of params.yaml."""
+    return Corpus(
+        "VoxCeleb2, full",
+        people=6_112,
+        videos=145_569,
+        clips=1_128_246,
+        clip_seconds=2_442 * 3600,
+        video_seconds=145_569 * rates.VIDEO_SECONDS,
+        megapixels=_megapixels(params),
+        counted_from="the published totals",
+    )
+
+
+def _megapixels(params: Params) -> float:
+    height = params.download.max_height
+    return height * height * rates.ASPECT / 1e6
+
+
+def count(params: Params) -> Corpus:
+    """Count the catalog, or the annotations where it is not built yet.
+
+    Raises UserError where neither can be read.
+    """
+    people: set[str] = set()
+    clips, seconds = 0, 0.0
+    ends: dict[str, tuple[float, int]] = {}
+    local: set[str] = set()
+    built = storage.exists(params.paths.manifest("catalog"))
+    for row in _catalog(params) if built else _annotations(params):
+        people.add(row["person"])
+        fps = row["fps"] or 25.0
+        length = row["frames"] / fps if row["frames"] else rates.CLIP_SECONDS
+        clips, seconds = clips + 1, seconds + length
+        name = video_name(row)
+        end = (row["segment_start"] or 0.0) + (row["first_frame"] or 0) / fps + length
+        last, number = ends.get(name, (0.0, 0))
+        if row["media"]:
+            local.add(name)
+            end = last + length
+        ends[name] = (max(last, end), number + 1)
+    if not clips:
+        raise UserError("the catalog has no clip to work on: nothing to plan")
+    # Of n clips scattered evenly the last ends at n/(n+1) of the video.
+    lengths = {v: e if v in local else e * (n + 1) / n for v, (e, n) in ends.items()}
+    return _with_videos(
+        params,
+        Corpus(
+            params.name,
+            people=len(people),
+            videos=len(ends),
+            clips=clips,
+            clip_seconds=seconds,
+            video_seconds=sum(lengths.values()),
+            megapixels=224 * 224 / 1e6 if len(local) == len(ends) else _megapixels(params),
+            video_bytes=0.0 if len(local) == len(ends) else None,
+            counted_from="catalog.parquet" if built else "the annotations",
+        ),
+        sorted(ends.keys() - local),
+    )
+
+
+def _catalog(params: Params) -> Iterator[dict[str, Any]]:
+    columns = ["person", "video", "utterance", "first_frame", "frames", "fps", "segment_start"]
+    reader = ManifestReader(params.paths.manifest("catalog"), [*columns, "media", "status"])
+    for batch in reader.batches():
+        yield from (row for row in batch.to_pylist() if row["status"] == Status.OK)
+
+
+def _annotations(params: Params) -> Iterator[dict[str, Any]]:
+    takedowns = read_takedowns(params.catalog.takedowns)
+    for source in params.catalog.sources:
+        try:
+            for item in READERS[source.reader](Path(params.catalog.metadata) / source.path):
+                if isinstance(item, BadRow) or filtered(item, params.catalog.filters):
+                    continue
+                if not takedowns.covers(item, clip_key(item.person, item.video, item.utterance)):
+                    yield {
+                        "person": item.person,
+                        "video": item.video,
+                        "first_frame": item.first_frame,
+                        "frames": item.frames,
+                        "fps": item.fps,
+                        "segment_start": item.segment_start,
+                        "media": item.media,
+                    }
+        except SourceError as error:
+            raise UserError(f"catalog.sources.{source.name}: {error}") from None
+
+
+def _with_videos(params: Params, corpus: Corpus, videos: list[str]) -> Corpus:
+    """Sharpen the guess at the videos by a few of a mirror folder."""
+    mirror = params.download.mirror
+    if not videos or mirror is None or not storage.is_local(mirror):
+        return corpus
+    seen = []
+    for video in videos[:: max(1, len(videos) // SAMPLE)]:
+        for url in mirror_urls(mirror, video, params.download.extensions):
+            if storage.exists(url):
+                path = storage.local_path(url)
+                try:
+                    facts = probe(path)
+                except (MediaError, OSError):
+                    break
+                area = facts.width * facts.height / 1e6
+                seen.append((area, facts.seconds or 0.0, path.stat().st_size))
+                break
+    if not seen:
+        return corpus
+    areas, seconds, sizes = zip(*seen, strict=True)
+    return replace(
+        corpus,
+        megapixels=fmean(areas),
+        video_seconds=fmean(seconds) * len(videos),
+        video_bytes=fmean(sizes) * len(videos),
+        counted_from=f"{corpus.counted_from} and {len(seen)} videos of the mirror",
+    )

@@ -1,0 +1,252 @@
+"""Checks of what a rebuild starts from: annotations, takedowns, cookies, proxy, mirror, DVC."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import re
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from http.cookiejar import Cookie, LoadError, MozillaCookieJar
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines import storage
+from pipelines.catalog import read_takedowns
+from pipelines.doctor.software import is_youtube
+from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
+from pipelines.errors import UserError, clean_detail, redact
+from pipelines.manifest import ManifestReader
+from pipelines.params import Params
+from pipelines.schemas import Status
+from pipelines.site.fetch import mirror_urls
+from pipelines.sources import READERS
+from pipelines.sources.base import BadRow, SourceError
+from pipelines.sources.people import read_people
+
+SIGNED_IN = {"SID", "SAPISID", "LOGIN_INFO", "__Secure-1PSID", "__Secure-3PSID"}
+"""Google's cookies of an account; without one of them YouTube sees a visitor."""
+SOON = 2 * 86400
+SAMPLES = 3
+PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def lists(params: Params) -> Verdicts:
+    """Every source gives a first clip, and its list of people opens."""
+    root = Path(params.catalog.metadata)
+    for source in params.catalog.sources:
+        name = f"list {source.name}"
+        remedy = f"see catalog.sources.{source.name} in params.yaml"
+        try:
+            if source.people:
+                read_people(root / source.people)
+            first = next(iter(READERS[source.reader](root / source.path)), None)
+        except (SourceError, OSError) as error:
+            yield fail(name, str(error), remedy)
+            continue
+        if first is None:
+            yield fail(name, f"{root / source.path} holds no annotation", remedy)
+        elif isinstance(first, BadRow):
+            yield warn(name, f"its first line cannot be read: {first.reason}", remedy)
+        else:
+            yield ok(name, f"{root / source.path} opens")
+
+
+def takedowns(params: Params) -> Verdicts:
+    """takedowns.csv says what it means."""
+    try:
+        found = read_takedowns(params.catalog.takedowns)
+    except UserError as error:
+        yield fail("takedowns", str(error), "mend that line: a rebuild stops on it")
+        return
+    count = len(found.persons) + len(found.videos) + len(found.clips)
+    yield ok("takedowns", f"{params.catalog.takedowns}: {count} in force")
+
+
+def cookies(params: Params) -> Verdicts:
+    """The file opens, and its sign-in has not run out. No value of it is shown."""
+    where = params.download.cookies
+    if where is None:
+        if is_youtube(params) and params.download.mirror is None:
+            yield warn(
+                "cookies",
+                "none: YouTube asks for proof of not being a bot sooner",
+                "export them from a browser, set download.cookies",
+            )
+        else:
+            yield ok("cookies", "none asked for")
+        return
+    export = "export it anew from the browser, in Netscape's format"
+    jar = MozillaCookieJar(where)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a traceback for every damaged line
+            jar.load(ignore_discard=True, ignore_expires=True)
+    except LoadError:  # its words quote the line, which is a secret
+        yield fail("cookies", f"{where} is not in Netscape's format", export)
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        words = getattr(error, "strerror", None) or "not text"
+        yield fail("cookies", f"{where}: {words}", export)
+        return
+    if is_youtube(params):
+        signed = [
+            c
+            for c in jar
+            if c.name in SIGNED_IN and c.domain.endswith((".youtube.com", ".google.com"))
+        ]
+        if not signed:
+            words = f"{where}: {len(jar)} cookies, none of a signed-in account"
+            yield warn("cookies", words, "sign in to YouTube and export them again")
+            return
+    else:
+        signed = list(jar)
+    yield _age(where, signed, export)
+    mode = Path(where).stat().st_mode & 0o077
+    if mode:
+        yield warn("cookies", f"{where} can be read by others", f"chmod 600 {where}")
+
+
+def _age(where: str, jar: list[Cookie], export: str) -> Any:
+    now = time.time()
+    ends = [cookie.expires for cookie in jar if cookie.expires]
+    gone = [end for end in ends if end <= now]
+    if not jar:
+        return fail("cookies", f"{where} holds no cookie", export)
+    if gone and (len(gone) == len(ends) or len(gone) > len(jar) // 2):
+        when = datetime.datetime.fromtimestamp(max(gone)).date()
+        return fail("cookies", f"{where} ran out on {when}", export)
+    soonest = min((end for end in ends if end > now), default=None)
+    if soonest is None:
+        return ok("cookies", f"{where}: {len(jar)} cookies without an end")
+    words = f"{where}: good until {datetime.datetime.fromtimestamp(soonest).date()}"
+    return warn("cookies", words, export) if soonest - now < SOON else ok("cookies", words)
+
+
+def proxy(params: Params) -> Verdicts:
+    """It is written as yt-dlp wants it, and something listens there."""
+    where = params.download.proxy
+    if where is None:
+        yield ok("proxy", "none")
+        return
+    scheme, found = where.partition("://")[0], address(where)
+    if scheme not in PROXIES or "://" not in where or found is None:
+        words = "download.proxy is no address such as socks5://user:password@host:1080"
+        yield fail("proxy", words, f"use one of {', '.join(PROXIES)} with host and port")
+    elif why := knock(*found):
+        yield fail("proxy", f"{redact(where)} does not answer: {why}", "start it, or mend the port")
+    else:
+        yield ok("proxy", f"{redact(where)} takes connections")
+
+
+def mirror(params: Params) -> Verdicts:
+    """It answers, and holds a video or two of this very catalog."""
+    own = params.download
+    if own.mirror is None:
+        yield ok("mirror", "none: every video is asked for at the site")
+        return
+    shown = redact(own.mirror)
+    if storage.is_local(own.mirror) and "{" not in own.mirror:
+        folder = storage.local_path(own.mirror)
+        if not folder.is_dir():
+            yield fail("mirror", f"{shown}: no such folder", "mount it, or mend download.mirror")
+            return
+    asked = list(islice(_videos(params), SAMPLES))
+    held, date = 0, None
+    for video in asked:
+        for url in mirror_urls(own.mirror, video, own.extensions):
+            try:
+                there, date = _holds(url, own.timeout)
+            except OSError as error:
+                words = f"{shown} does not answer: {clean_detail(error)}"
+                yield fail("mirror", words, "check the address, the network and your credentials")
+                return
+            if there:
+                held += 1
+                break
+    if date is not None and abs(skew := time.time() - date) > 60:
+        yield fail("clock", f"{skew:+.0f} s off the mirror's", "set the clock (chronyd, ntpd)")
+    if not asked:
+        yield warn("mirror", f"{shown} answers; no video to ask for", "build the catalog first")
+    elif held:
+        yield ok("mirror", f"{shown} has {held} of {len(asked)} videos asked for")
+    else:
+        yield warn(
+            "mirror",
+            f"{shown} has none of {len(asked)} videos asked for",
+            "is {video_id}.{ext} how it names them? else the site is asked for every one",
+        )
+
+
+def _videos(params: Params) -> Iterator[str]:
+    """Ids of the catalog, or of the annotations where it is not built."""
+    if storage.exists(url := params.paths.manifest("catalog")):
+        for batch in ManifestReader(url, ["video", "media", "status"]).batches():
+            rows = [r for r in batch.to_pylist() if r["status"] == Status.OK and not r["media"]]
+            ids = list(dict.fromkeys(r["video"] for r in rows))
+            # Spread over the list: its head may be the part that was fetched first.
+            yield from ids[:: max(1, len(ids) // SAMPLES)]
+        return
+    root = Path(params.catalog.metadata)
+    for source in params.catalog.sources:
+        seen = set()
+        for item in READERS[source.reader](root / source.path):
+            if not isinstance(item, BadRow) and not item.media and item.video not in seen:
+                seen.add(item.video)
+                yield item.video
+
+
+def _holds(url: str, timeout: float) -> tuple[bool, float | None]:
+    """Whether a mirror has a file, and its clock where it tells it."""
+    if not url.startswith(("http://", "https://")):
+        return storage.exists(url), None
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=min(timeout, 10)) as answer:
+            return answer.status == 200, _date(answer.headers.get("Date"))
+    except urllib.error.HTTPError as error:
+        if error.code in (404, 410):
+            return False, _date(error.headers.get("Date"))
+        raise OSError(f"HTTP {error.code}") from error
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp() if text else None
+    except ValueError:
+        return None
+
+
+def dvc(params: Params) -> Verdicts:
+    """The repository, how its cache links files, and that nothing else is at work in it."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(str(Path.cwd()))
+    except NotDvcRepoError:
+        yield warn("dvc", "no DVC repository here", "run from its root, or `dvc init`")
+        return
+    kinds = repo.config["cache"].get("type") or ["reflink", "copy"]
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    words = f"cache type {','.join(kinds)} in {repo.cache.local.path}"
+    if repo.config["core"].get("autostage"):
+        yield warn("dvc", f"{words}; autostage is on", "dvc config core.autostage false")
+    elif _at_work(Path(repo.tmp_dir) / "rwlock"):
+        yield warn("dvc", f"{words}; a `dvc` command holds its lock", "let it end first")
+    else:
+        yield ok("dvc", words)
+
+
+def _at_work(lock: Path) -> bool:
+    """Whether a process that DVC's lock file names is alive: killed ones leave their lines."""
+    try:
+        pids = re.findall(r'"pid": *(\d+)', lock.read_text())
+    except OSError:
+        return False
+    return any(psutil.pid_exists(int(pid)) for pid in pids)

@@ -1,0 +1,159 @@
+"""Checks of the machine: disk, memory, clock, limits, folders."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+
+from pipelines import storage
+from pipelines.doctor import corpus, plan
+from pipelines.doctor.verdict import Verdicts, fail, ok, warn
+from pipelines.params import Params
+
+GIB = 1024**3
+SKEW = 60.0
+"""Seconds a clock may be off: signed requests of object stores bear minutes."""
+FILES, SHM, TEMPORARY = 1024, GIB, GIB
+
+
+def space(params: Params) -> Verdicts:
+    """Free disk and memory against the plan of this catalog."""
+    own = corpus.count(params)
+    estimate = plan.estimate(params, own, plan.workers_of(params))
+    needs: dict[Path, float] = defaultdict(float)
+    for stage in estimate.stages:
+        url = (
+            params.paths.work
+            if stage.name in ("download", "crop", "landmarks")
+            else (params.paths.data)
+        )
+        if storage.is_local(url):
+            needs[_mount(storage.local_path(url))] += stage.bytes
+    for place, need in sorted(needs.items()):
+        there = sum(
+            _size(storage.local_path(url))
+            for url in (params.paths.work, params.paths.data)
+            if storage.is_local(url) and _mount(storage.local_path(url)) == place
+        )
+        free = shutil.disk_usage(place).free
+        words = f"{_gb(free)} free on {place}, {_gb(need)} needed, {_gb(there)} of it there"
+        left = need - there
+        if free < left:
+            yield fail("disk", words, "free some, or move paths.work and paths.data")
+        elif free < 1.5 * left:
+            yield warn("disk", words, "the plan may be a half off: keep more free")
+        else:
+            yield ok("disk", words)
+    if not needs:
+        yield ok("disk", "paths.work and paths.data are not on this machine")
+    free = psutil.virtual_memory().available
+    words = f"{_gb(free)} available, {_gb(estimate.memory)} needed by {estimate.workers} workers"
+    if free < estimate.memory:
+        yield fail("memory", words, "lower beam.options.direct_num_workers")
+    else:
+        yield ok("memory", words)
+
+
+def _mount(path: Path) -> Path:
+    path = path.absolute()
+    while not path.is_mount():
+        path = path.parent
+    return path
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            total += os.lstat(os.path.join(top, name)).st_size  # noqa: PTH118 - a million
+    return total
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
+
+
+def clock(params: Params) -> Verdicts:
+    """This machine's clock against its file system's and against what is installed."""
+    with tempfile.NamedTemporaryFile(dir=_work(params)) as file:
+        file.write(b"now")
+        file.flush()
+        skew = time.time() - Path(file.name).stat().st_mtime
+    newest = Path(__file__).stat().st_mtime
+    remedy = "set the clock (chronyd, ntpd)"
+    if abs(skew) > SKEW:
+        yield fail("clock", f"{skew:+.0f} s off the file system's", remedy)
+    elif time.time() < newest - SKEW:
+        yield fail("clock", "it is earlier than the files of this program", remedy)
+    else:
+        yield ok("clock", f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, as the file system has it")
+
+
+def _work(params: Params) -> Path | None:
+    """A folder on the work folder's file system, making none; None for the temporary one."""
+    if not storage.is_local(params.paths.work):
+        return None
+    path = storage.local_path(params.paths.work).absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path if os.access(path, os.W_OK) else None
+
+
+def files(params: Params) -> Verdicts:
+    """How many files a process may have open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FILES:
+        yield ok("open files", f"{soft} at once")
+        return
+    say = fail if soft < FILES // 4 else warn
+    yield say("open files", f"{soft} at once (may be raised to {hard})", "ulimit -n 4096")
+
+
+def shm(params: Params) -> Verdicts:
+    """Shared memory: Ray's store and the loader's workers live in it."""
+    path = Path("/dev/shm")
+    if not path.is_dir():
+        yield ok("/dev/shm", "none on this system")
+        return
+    free = shutil.disk_usage(path).free
+    if free < SHM:
+        yield warn("/dev/shm", f"{_gb(free)} free", "docker run --shm-size=8g; training needs it")
+    else:
+        yield ok("/dev/shm", f"{_gb(free)} free")
+
+
+def folders(params: Params) -> Verdicts:
+    """The temporary folder and the folders of params.yaml take a file."""
+    temporary = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(temporary).free
+    if why := _refuses(temporary):
+        yield fail("temp folder", f"{temporary}: {why}", "set TMPDIR to a folder you may write")
+    elif free < TEMPORARY:
+        yield warn("temp folder", f"{temporary}: {_gb(free)} free", "set TMPDIR to a larger disk")
+    else:
+        yield ok("temp folder", f"{temporary}, {_gb(free)} free")
+    for name in ("data", "work", "metrics", "cards"):
+        url = getattr(params.paths, name)
+        if not storage.is_local(url):
+            continue
+        path = storage.local_path(url).absolute()
+        while not path.exists():
+            path = path.parent
+        if why := _refuses(path):
+            yield fail(f"paths.{name}", f"{path}: {why}", "mend its permissions, or choose another")
+
+
+def _refuses(folder: Path) -> str:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

@@ -1,0 +1,211 @@
+"""What a rebuild will take: CPU hours, wall hours, bytes and money, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipelines import storage
+from pipelines.doctor import rates
+from pipelines.doctor.corpus import Corpus
+from pipelines.params import Params
+
+GIB = 1024**3
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What an hour and a byte cost. The defaults are round list prices of large clouds."""
+
+    cpu_hour: float = 0.04
+    gb_month: float = 0.023
+    gpu_hour: float = 2.0
+    egress_gb: float = 0.09
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One line of the plan."""
+
+    name: str
+    units: str
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    bytes: float = 0.0
+    """What it leaves on disk."""
+    egress: float = 0.0
+    note: str = ""
+
+    def money(self, prices: Prices) -> float:
+        """Computing, a month of its bytes, and what leaves the house."""
+        return (
+            self.cpu_seconds / 3600 * prices.cpu_hour
+            + self.gpu_seconds / 3600 * prices.gpu_hour
+            + self.bytes / GB * prices.gb_month
+            + self.egress / GB * prices.egress_gb
+        )
+
+
+@dataclass
+class Plan:
+    """The estimate of a corpus."""
+
+    corpus: Corpus
+    workers: int
+    stages: list[Stage] = field(default_factory=list)
+    memory: float = 0.0
+    """Bytes at once."""
+    assumptions: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def disk(self) -> float:
+        """Bytes on disk when all is done."""
+        return sum(stage.bytes for stage in self.stages)
+
+
+def workers_of(params: Params) -> int:
+    """Processes that the Beam options ask for."""
+    found = params.beam.options.get("direct_num_workers", 1)
+    return found if isinstance(found, int) and found > 0 else 1
+
+
+def estimate(
+    params: Params,
+    corpus: Corpus,
+    workers: int,
+    samples_per_second: float | None = None,
+) -> Plan:
+    """The plan. samples_per_second: of training, all workers together, where it is known."""
+    plan = Plan(corpus, workers, memory=(workers + 1) * rates.PROCESS_MIB * 1024**2)
+    plan.stages += [
+        _catalog(corpus),
+        _download(params, corpus, plan),
+        _crop(params, corpus, plan),
+        _landmarks(params, corpus, plan),
+        *_shard(params, corpus, plan),
+        Stage("card", "1 card", rates.CARD, wall_seconds=rates.CARD),
+    ]
+    if params.settings:
+        plan.stages.append(_training(params, corpus, plan, samples_per_second))
+    plan.assumptions += [
+        f"{corpus.clips:,} clips of {corpus.videos:,} videos and {corpus.people:,} people, "
+        f"{corpus.clip_seconds / 3600:,.1f} hours; counted from {corpus.counted_from}",
+        f"no link is dead and no clip fails: each that does makes the run cheaper; source frames "
+        f"of {corpus.megapixels:.2f} megapixels, {corpus.video_seconds / 3600:,.1f} hours of video",
+        "CPU seconds of the 2-core machine of benchmarks/README.md; wall hours at "
+        f"{workers} workers with a core each",
+    ]
+    return plan
+
+
+def _start(plan: Plan) -> float:
+    return rates.PROCESS * (plan.workers + 1)
+
+
+def _shared(plan: Plan, cpu: float) -> float:
+    """Wall seconds of work that all workers share."""
+    return rates.PROCESS * 2 + (cpu - _start(plan)) / plan.workers
+
+
+def _catalog(corpus: Corpus) -> Stage:
+    cpu = rates.PROCESS + rates.CATALOG_CLIP * corpus.clips
+    size = rates.CATALOG_BYTES * corpus.clips
+    return Stage("catalog", f"{corpus.clips:,} clips", cpu, wall_seconds=cpu, bytes=size)
+
+
+def _download(params: Params, corpus: Corpus, plan: Plan) -> Stage:
+    own = params.download
+    from_site = own.mirror is None
+    ready = corpus.video_bytes == 0  # crops at hand: nothing is fetched
+    in_place = ready or (own.mirror is not None and storage.is_local(own.mirror))
+    cpu = rates.PROBE_VIDEO * corpus.videos + rates.PROBE_SECOND * corpus.video_seconds
+    cpu += _start(plan) + (0.0 if in_place else rates.SITE_VIDEO * corpus.videos)
+    wall, note = _shared(plan, cpu), ""
+    if from_site and not ready:
+        pace = corpus.videos / own.per_minute * 60
+        if pace > wall:
+            wall, note = pace, f"{own.per_minute:g} a minute"
+    size = corpus.video_bytes
+    if size is None:
+        pixels = corpus.megapixels * 1e6 * 25 * corpus.video_seconds
+        size = pixels * rates.BITS_PER_PIXEL / 8
+    if in_place:
+        size, note = 0.0, "read in place"
+    return Stage(
+        "download", f"{corpus.videos:,} videos", cpu, wall_seconds=wall, bytes=size, note=note
+    )
+
+
+def _area(params: Params) -> float:
+    return (params.crop.size / 256) ** 2
+
+
+def _crop(params: Params, corpus: Corpus, plan: Plan) -> Stage:
+    frame = rates.CROP_FRAME * (0.5 + 0.5 * _area(params))  # half of it encodes the crop
+    frame += rates.CROP_MEGAPIXEL * corpus.megapixels
+    cpu = _start(plan) + rates.CROP_VIDEO * corpus.videos + frame * corpus.frames
+    size = rates.CROP_SECOND * _area(params) * corpus.clip_seconds
+    size += rates.RECORD_BYTES * corpus.clips
+    return Stage(
+        "crop", f"{corpus.clips:,} clips", cpu, wall_seconds=_shared(plan, cpu), bytes=size
+    )
+
+
+def _landmarks(params: Params, corpus: Corpus, plan: Plan) -> Stage:
+    own = params.landmarks
+    units = f"{corpus.frames:,.0f} frames"
+    size = rates.LANDMARK_BYTES * corpus.frames
+    base = _start(plan) + rates.LANDMARK_VIDEO * corpus.videos
+    if own.backend == "face_alignment" and own.device != "cpu":
+        gpu = rates.LANDMARK_FRAME_GPU * corpus.frames
+        note = "GPU rate not measured"
+        return Stage("landmarks", units, base + gpu, gpu, base + gpu, size, note=note)
+    cpu = base + rates.LANDMARK_FRAME[own.backend] * corpus.frames
+    return Stage("landmarks", units, cpu, wall_seconds=_shared(plan, cpu), bytes=size)
+
+
+def _shard(params: Params, corpus: Corpus, plan: Plan) -> list[Stage]:
+    pictures = corpus.clips * min(
+        params.shard.frames, corpus.frames / corpus.clips if corpus.clips else 0
+    )
+    cpu = _start(plan) + rates.SHARD_FRAME * corpus.frames
+    cpu += rates.SHARD_PICTURE * _area(params) * pictures
+    size = (rates.PICTURE_BYTES * _area(params) + rates.MEMBER_BYTES) * pictures
+    size += rates.POINTS_BYTES * corpus.frames + 4 * rates.MEMBER_BYTES * corpus.clips
+    kept = size + (rates.CATALOG_BYTES + rates.MANIFEST_BYTES) * corpus.clips
+    return [
+        Stage(
+            "shard",
+            f"{pictures:,.0f} pictures",
+            cpu,
+            wall_seconds=_shared(plan, cpu),
+            bytes=size + rates.MANIFEST_BYTES * corpus.clips,
+        ),
+        # DVC copies where the file system knows no reflinks; a push sends it all once.
+        Stage("DVC cache", "1 copy", bytes=kept, egress=kept, note="and one push to a remote"),
+    ]
+
+
+def _training(params: Params, corpus: Corpus, plan: Plan, rate: float | None) -> Stage:
+    setting = params.settings[params.setting]
+    samples = setting.epochs * corpus.videos
+    units = f"{samples:,} samples"
+    on_gpu = params.ray.gpus_per_worker > 0
+    if rate is None and on_gpu:
+        return Stage("meta_train", units, note="give --samples-per-second: see benchmarks/step.py")
+    if rate is not None:
+        wall = samples / rate
+        gpu = wall * params.ray.workers * params.ray.gpus_per_worker
+        cpu = wall * params.ray.workers * params.ray.cpus_per_worker
+        return Stage("meta_train", units, cpu, gpu, wall, note=f"{rate:g} samples/s as given")
+    # The work grows with the picture's area, the square of the channels and the frames embedded.
+    networks = setting.networks
+    share = (networks.image_size / 256) ** 2 * (networks.max_channels / 512) ** 2
+    cpu = samples * rates.META_SAMPLE * share * (setting.k + 8) / 16
+    cores = max(1.0, params.ray.workers * params.ray.cpus_per_worker)
+    note = "full-size cost scaled by area and channels"
+    return Stage("meta_train", units, cpu, wall_seconds=cpu / cores, note=note)

@@ -1,0 +1,75 @@
+"""Notes in the ledger which datasets and DVC objects hold the forgotten, while they still do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.forget import ledger, repository
+from pipelines.forget.contents import covered
+from pipelines.forget.requests import Request
+from pipelines.forget.whose import Forgotten
+from pipelines.forget.work import files_below
+from pipelines.manifest import ROW_GROUP
+from pipelines.params import MANIFESTS, Params
+
+
+def note(
+    params: Params,
+    project: Path,
+    inforce: Sequence[Request],
+    forgotten: Forgotten,
+    files: Iterable[tuple[Request, int, str]],
+    book: ledger.Ledger | None = None,
+) -> ledger.Ledger:
+    """Write the ledger with what holds the requests now; `book`: manifests are known already."""
+    if book is None:
+        book = ledger.read(params)
+        for request in inforce:
+            book.setdefault(request.digest, ledger.Held())
+        for path, oid in _manifests(params, project):
+            for request, is_index in _holds(path, forgotten):
+                if is_index:
+                    book[request.digest].datasets.add(storage.sha256(path))
+                if oid:
+                    book[request.digest].objects.add(oid)
+    for request, size, sha256 in files:
+        book[request.digest].files.add((size, sha256))
+    ledger.write(params, book, inforce)
+    return book
+
+
+def _manifests(params: Params, project: Path) -> Iterator[tuple[Path, str | None]]:
+    """Manifests in place, and every table in the DVC cache with its md5."""
+    with storage.scratch_folder(params.paths.work) as scratch:
+        for stage in MANIFESTS:
+            url = params.paths.manifest(stage)
+            if storage.exists(url):
+                with storage.local_copy(url, scratch) as path:
+                    yield path, None
+    if (repo := repository.find(project)) is not None:
+        for name in files_below(str(repo.cache)):
+            path = Path(name)
+            if oid := repo.object_of(path):
+                yield path, oid
+
+
+def _holds(path: Path, forgotten: Forgotten) -> set[tuple[Request, bool]]:
+    with path.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            return set()
+    try:
+        with pq.ParquetFile(path) as table:
+            names = table.schema_arrow.names
+            columns = [n for n in ("person", "video", "key", "origin") if n in names]
+            return {
+                (request, "shard_sha256" in names)
+                for batch in table.iter_batches(ROW_GROUP, columns=columns)
+                for request in covered(forgotten, batch)
+            }
+    except (pa.ArrowInvalid, OSError):
+        return set()
