@@ -2,8 +2,9 @@
 
 Reads every manifest and writes into <paths.cards>/<name>/: README.md (a Hugging Face dataset
 card), croissant.json and report.html. The first two depend on the manifests and params.yaml
-alone; the report also shows how long the stages took. Headline numbers go to
-metrics/card.json, the losses to metrics/funnel.csv.
+alone; the report also shows how long the stages took, and `python -m pipelines.report` writes one
+with the training runs that used the dataset. Headline numbers go to metrics/card.json, the losses
+to metrics/funnel.csv.
 """
 
 from __future__ import annotations

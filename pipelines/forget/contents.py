@@ -22,6 +22,7 @@ from pipelines.forget.requests import Request
 from pipelines.forget.search import Names
 from pipelines.forget.whose import Forgotten, label
 from pipelines.manifest import ROW_GROUP
+from pipelines.report.table import rows_of
 from pipelines.schemas import DOWNLOADS
 
 MEANING = ("person", "video", "key")
@@ -62,6 +63,11 @@ class Searcher:
                     return f"it names {found}"
         if head[257:262] == b"ustar" and (request := self._in_facts(path)):
             return f"it holds {label(request)}"
+        if path.suffix == ".html":
+            # A report keeps keys in parts, which no search for a whole one finds.
+            for row in rows_of(path.read_text(encoding="utf-8", errors="replace")):
+                if request := self._of_facts(row):
+                    return f"its table has {label(request)}"
         return None
 
     def _table(self, path: Path, parquet: bool) -> str | None:

@@ -131,7 +131,7 @@ def histogram_svg(chart: Histogram) -> str:
         if not kept + lost:
             continue
         x = 4 + (at - first) * step
-        low, high = _number(chart.edges[at]), _number(chart.edges[at + 1])
+        low, high = number(chart.edges[at]), number(chart.edges[at + 1])
         words = f"{low} to {high} {chart.unit}: {kept:,} clips" + (
             f", {lost:,} turned away" if lost else ""
         )
@@ -150,7 +150,7 @@ def histogram_svg(chart: Histogram) -> str:
     for limit in chart.limits:
         if (place := _place(chart, limit, first, last)) is not None:
             x = 4 + place * step
-            title = f"the limit of params.yaml: {_number(limit)} {chart.unit}"
+            title = f"the limit of params.yaml: {number(limit)} {chart.unit}"
             parts.append(
                 f"<g><title>{escape(title)}</title>"
                 f'<path class="limit" d="M{x:.1f} {HIGH}V{LOW}"/></g>'
@@ -195,7 +195,7 @@ def _place(chart: Histogram, value: float, first: int, last: int) -> float | Non
 def _ticks(chart: Histogram, first: int, last: int, step: float) -> list[str]:
     """A few round numbers below the axis."""
     parts = []
-    for value in _round_values(float(chart.edges[first]), float(chart.edges[last]), chart.log):
+    for value in round_values(float(chart.edges[first]), float(chart.edges[last]), chart.log):
         place = _place(chart, value, first, last)
         if place is None:
             continue
@@ -204,12 +204,12 @@ def _ticks(chart: Histogram, first: int, last: int, step: float) -> list[str]:
         parts.append(
             f'<path class="axis" d="M{x:.1f} {LOW}v4"/>'
             f'<text class="tick" x="{x:.1f}" y="{LOW + 17}" text-anchor="{anchor}">'
-            f"{_number(value)}</text>"
+            f"{number(value)}</text>"
         )
     return parts
 
 
-def _round_values(low: float, high: float, log: bool) -> list[float]:
+def round_values(low: float, high: float, log: bool) -> list[float]:
     """Up to seven round numbers from low to high: powers of two, or 1, 2 or 5 times ten to n."""
     if log:
         powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
@@ -220,7 +220,7 @@ def _round_values(low: float, high: float, log: bool) -> list[float]:
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Short: 12, 0.25, 1,024."""
     value = float(value)
     if abs(value) >= 1000:

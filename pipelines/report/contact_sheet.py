@@ -28,8 +28,8 @@ SIDE = 128
 """Pixels of a thumbnail."""
 DRAWN_AT = 256
 """The lines are drawn at this size and shrunk with the picture, which smooths them."""
-MOST = 320
-"""More would not fit a page that is meant to be mailed."""
+MOST = 200
+"""More would not fit a page that is meant to be mailed, beside the names of 100,000 clips."""
 
 Row = dict[str, Any]
 Points = npt.NDArray[np.float32]

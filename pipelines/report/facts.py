@@ -178,17 +178,18 @@ def read_histograms(params: Params) -> list[Histogram]:
         "pitch": Histogram("Pitch", "degrees", angles, (-own.max_pitch, own.max_pitch)),
         "roll": Histogram("Roll", "degrees", angles, (-own.max_roll, own.max_roll)),
     }
-    for values, kept in _measured(params):
+    for _, values, kept in measured(params):
         for name, chart in charts.items():
             chart.add(values[name], kept)
     return list(charts.values())
 
 
-def _measured(params: Params) -> Iterator[tuple[dict[str, Floats], npt.NDArray[np.bool_]]]:
-    """Values of the `ok` crops, a batch at a time, with whether their landmarks passed."""
-    crops = ManifestReader(
-        params.paths.manifest("crop"), ["status", "frames", "source_fps", "size", "crop_boxes"]
-    )
+def measured(
+    params: Params,
+) -> Iterator[tuple[pa.Array, dict[str, Floats], npt.NDArray[np.bool_]]]:
+    """Keys and values of the `ok` crops, a batch at a time, with whether their landmarks passed."""
+    columns = ["key", "status", "frames", "source_fps", "size", "crop_boxes"]
+    crops = ManifestReader(params.paths.manifest("crop"), columns)
     measures = ["sharpness", "confidence", "yaw", "pitch", "roll"]
     landmarks = ManifestReader(
         params.paths.manifest("landmarks"), ["status", "face_size", *measures]
@@ -207,6 +208,7 @@ def _measured(params: Params) -> Iterator[tuple[dict[str, Floats], npt.NDArray[n
         )
         face = _floats(rows["face_size"])
         yield (
+            ok["key"],
             {name: _floats(rows[name]) for name in measures}
             | {
                 "fps": _floats(ok["source_fps"]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,21 +16,9 @@ import pyarrow.compute as pc
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import FAILURES, STATUS, Status
-
-SHOWN_FAILURES = 200
-"""Failed rows kept per stage: enough to see the pattern, small enough to read."""
+from pipelines.schemas import STATUS, Status
 
 STEPS = ("catalog", "download", "crop", "landmarks")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A row that failed, in the tool's own words."""
-
-    key: str
-    status: str
-    detail: str
 
 
 @dataclass
@@ -46,7 +33,6 @@ class Step:
     """Manifest rows by status."""
     losses: Counter[str] = field(default_factory=Counter)
     """Clips lost here, by status."""
-    failures: list[Failure] = field(default_factory=list)
 
     @property
     def clips_out(self) -> int:
@@ -91,7 +77,7 @@ def read_funnel(params: Params) -> Funnel:
     catalog, download, crop, landmarks = (
         Step(stage, "videos" if stage == "download" else "clips") for stage in STEPS
     )
-    for batch in _batches(params, "catalog", "key"):
+    for batch in _batches(params, "catalog"):
         _count(catalog, batch)
     catalog.clips_in = catalog.rows.total()
     catalog.losses = _lost(catalog.rows)
@@ -104,23 +90,17 @@ def read_funnel(params: Params) -> Funnel:
         failed.update(zip(bad["video"].to_pylist(), bad["status"].to_pylist(), strict=True))
 
     download.clips_in = catalog.clips_out
-    for batch in _batches(params, "crop", "key", "person", "video"):
+    for batch in _batches(params, "crop", "person", "video"):
         missing = batch.filter(pc.equal(batch["status"], Status.SOURCE_MISSING))
         blamed = [_blame(failed, row) for row in missing.to_pylist()]
         download.losses.update(status for status in blamed if status)
-        # Those clips are told of by their video; listing them again would bury the rest.
-        told = pa.array([status is not None for status in blamed], pa.bool_())
-        others = batch.filter(pc.not_equal(batch["status"], Status.SOURCE_MISSING))
-        _count(crop, others)
-        _count(crop, missing.filter(pc.invert(told)))
-        crop.rows[Status.SOURCE_MISSING] += sum(map(bool, blamed))
-    crop.rows += Counter()  # drops zeros
+        _count(crop, batch)
     crop.clips_in = download.clips_out
     crop.losses = _lost(crop.rows)
     crop.losses[Status.SOURCE_MISSING] -= download.losses.total()
     crop.losses += Counter()
 
-    for batch in _batches(params, "landmarks", "key"):
+    for batch in _batches(params, "landmarks"):
         _count(landmarks, batch)
     landmarks.clips_in = crop.clips_out
     landmarks.losses = _lost(landmarks.rows)
@@ -133,20 +113,12 @@ def read_funnel(params: Params) -> Funnel:
 
 
 def _batches(params: Params, stage: str, *names: str) -> Iterator[pa.RecordBatch]:
-    columns = ["status", "detail", *names]
-    yield from ManifestReader(params.paths.manifest(stage), columns).batches()
+    yield from ManifestReader(params.paths.manifest(stage), ["status", *names]).batches()
 
 
 def _count(step: Step, batch: pa.RecordBatch) -> None:
-    """Add a batch's statuses, and its failed rows while there is room for them."""
     for entry in batch["status"].value_counts().to_pylist():
         step.rows[entry["values"]] += entry["counts"]
-    room = SHOWN_FAILURES - len(step.failures)
-    if room > 0:
-        bad = batch.filter(pc.is_in(batch["status"], pa.array(sorted(FAILURES))))
-        name = "key" if "key" in bad.schema.names else "video"
-        for row in islice(bad.slice(0, room).to_pylist(), room):
-            step.failures.append(Failure(row[name], row["status"], row["detail"]))
 
 
 def _lost(rows: Counter[str]) -> Counter[str]:

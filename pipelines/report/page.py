@@ -1,7 +1,7 @@
 """The report: one HTML page that tells what a rebuild made, lost and cost.
 
-The page stands alone: styles, drawings and pictures are inside it, it runs no script and may
-load nothing (its own content policy forbids that).
+The page stands alone: styles, drawings, pictures, data and the script that searches them are
+inside it. Its own content policy lets it load nothing, and run no script but its own two.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
 
 from pipelines import storage
 from pipelines.params import Params
 from pipelines.report.charts import funnel_svg, histogram_svg
+from pipelines.report.clip_table import MOST, clip_table
 from pipelines.report.contact_sheet import contact_sheet
 from pipelines.report.facts import Dataset, Histogram
-from pipelines.report.funnel import SHOWN_FAILURES, Funnel, kind
-from pipelines.report.templating import environment
+from pipelines.report.funnel import Funnel, kind
+from pipelines.report.templating import render_page
+from pipelines.report.verdicts import read_verdicts
+from pipelines.report.wordings import status_pages
 from pipelines.schemas import STATUS, Status
+
+if TYPE_CHECKING:
+    from pipelines.report.training import Training
 
 STAGES = ("catalog", "download", "crop", "landmarks", "shard")
 EXCLUDED = re.compile(r"(excluded/)?x[0-9a-f]{16}")
@@ -28,36 +36,44 @@ Row = dict[str, Any]
 
 
 def report(
-    params: Params, funnel: Funnel, dataset: Dataset, histograms: Sequence[Histogram]
+    params: Params,
+    funnel: Funnel,
+    dataset: Dataset,
+    histograms: Sequence[Histogram],
+    training: Training | None = None,
 ) -> bytes:
-    """The page's bytes."""
+    """The page's bytes; with `training`, also the runs that used the dataset."""
     from markupsafe import Markup
 
     metrics = {stage: read_metrics(params, stage) for stage in STAGES}
-    text = (
-        environment(html=True)
-        .get_template("report.html.j2")
-        .render(
-            name=params.name,
-            title=params.card.title,
-            description=params.card.description,
-            backend=params.landmarks.backend,
-            total=dataset.total,
-            digest=dataset.digest,
-            splits=dataset.splits,
-            funnel=funnel,
-            # The drawings escape what they show themselves.
-            funnel_svg=Markup(funnel_svg(funnel)),
-            histograms=[(chart, Markup(histogram_svg(chart))) for chart in histograms],
-            statuses=list(statuses(funnel)),
-            thumbnails=list(contact_sheet(params)),
-            timings=[timing(stage, found) for stage, found in metrics.items()],
-            slowest={stage: slowest(found) for stage, found in metrics.items() if slowest(found)},
-            missing=[stage for stage, found in metrics.items() if found is None],
-            shown_failures=SHOWN_FAILURES,
-        )
+    verdicts = read_verdicts(params.paths.data)
+    listed = pc.sum(pc.not_equal(verdicts["status"], Status.EXCLUDED)).as_py() or 0
+    return render_page(
+        "report.html.j2",
+        name=params.name,
+        title=params.card.title,
+        description=params.card.description,
+        backend=params.landmarks.backend,
+        total=dataset.total,
+        digest=dataset.digest,
+        splits=dataset.splits,
+        funnel=funnel,
+        annotated=funnel.annotated,
+        # The drawings escape what they show themselves, and the table's JSON holds no `<`.
+        funnel_svg=Markup(funnel_svg(funnel)),
+        histograms=[(chart, Markup(histogram_svg(chart))) for chart in histograms],
+        rows=Markup(clip_table(params, verdicts)),
+        statuses=list(statuses(funnel)),
+        pages=status_pages(funnel, verdicts),
+        listed=listed,
+        shown=min(listed, MOST),
+        thumbnails=list(contact_sheet(params)),
+        timings=[timing(stage, found) for stage, found in metrics.items()],
+        slowest={stage: slowest(found) for stage, found in metrics.items() if slowest(found)},
+        missing=[stage for stage, found in metrics.items() if found is None],
+        training=training,
+        made_by=f"python -m pipelines.{'card' if training is None else 'report'}",
     )
-    return text.encode()
 
 
 def statuses(funnel: Funnel) -> Iterator[Row]:

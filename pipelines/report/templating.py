@@ -1,8 +1,11 @@
-"""The templates' environment: how numbers, sizes and names are written."""
+"""The templates' environment: how numbers, sizes and names are written, and pages put together."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
@@ -28,6 +31,32 @@ def environment(html: bool) -> Environment:
     made.filters.update(n=number, size=size, hours=hours, count=count, decimal=decimal)
     made.filters.update(cell=cell, ticks=ticks)
     return made
+
+
+def render_page(template: str, **values: object) -> bytes:
+    """A page that stands alone, with the styles and the scripts inside it."""
+    from markupsafe import Markup
+
+    folder = resources.files("pipelines.report").joinpath("templates")
+    style, theme, table = (
+        folder.joinpath(name).read_text(encoding="utf-8")
+        for name in ("style.css", "theme.js", "table.js")
+    )
+    # Scripts are allowed by their digests: one that came in with the data would not run.
+    digests = [hashlib.sha256(text.encode()).digest() for text in (theme, table)]
+    hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    html = (
+        environment(html=True)
+        .get_template(template)
+        .render(
+            values,
+            style=Markup(style),
+            theme_script=Markup(theme),
+            table_script=Markup(table),
+            script_hashes=Markup(hashes),
+        )
+    )
+    return html.encode()
 
 
 def number(value: int) -> str:
