@@ -82,5 +82,5 @@ def _extent(
 def save_png(array: Pixels, url: str) -> None:
     """Write (H, W, 3) atomically."""
     out = io.BytesIO()
-    Image.fromarray(array).save(out, "PNG", optimize=True)
+    Image.fromarray(array).save(out, "PNG")
     storage.write_bytes(url, out.getvalue())

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.params.model import Fraction, Model, Name, Positive
+from pipelines.schemas import LARGEST_CROP
 
 
 class Source(Model):
@@ -119,7 +120,7 @@ class Crop(Model):
 
     policy: Literal["clip", "track"] = "clip"
     """clip: one box for the whole clip. track: a box of constant size that follows the face."""
-    size: Annotated[int, Field(ge=16, le=2048, multiple_of=2)] = 256
+    size: Annotated[int, Field(ge=16, le=LARGEST_CROP, multiple_of=2)] = 256
     margin: Annotated[float, Field(ge=0, le=4)] = 0.6
     """Side of the crop = side of the face box x (1 + margin)."""
     smooth: Annotated[float, Field(ge=0, le=10)] = 0.4

@@ -129,6 +129,13 @@ class Adapt(Model):
     bf16: bool = False
 
 
+class Perceptual(Weights):
+    """A backbone of a perceptual distance."""
+
+    heads: Weights | None = None
+    """Linear heads; without the published ones the distance is not called LPIPS."""
+
+
 class Evaluate(Model):
     """The paper's protocol."""
 
@@ -143,15 +150,28 @@ class Evaluate(Model):
     bootstrap: Positive = 1000
     """Resamplings of people behind an interval."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    frames: str | None = None
+    """frames.json of an earlier evaluation, to measure on the very same frames."""
     detector: Literal["mediapipe", "face_alignment"] = "mediapipe"
     """Measures landmark error and jitter on what was rendered."""
     identity: dict[Literal["arcface", "mobilefacenet"], Weights] = Field(default_factory=dict)
-    """ONNX networks for CSIM."""
+    """ONNX networks for CSIM; only arcface's published weights make it a CSIM without more name."""
     features: dict[Literal["inception", "squeezenet", "random"], Weights | None] = Field(
         default_factory=dict
     )
-    """Networks for FID and KID; `random` is for tests of the machinery."""
-    lpips: dict[Literal["alex", "vgg", "squeezenet"], Weights] = Field(default_factory=dict)
+    """Networks for FID and KID; inception knows where its own weights are, `random` is for tests
+    of the machinery."""
+    lpips: dict[Literal["alex", "vgg", "squeezenet"], Perceptual | None] = Field(
+        default_factory=dict
+    )
+    """Perceptual distances; alex and vgg know where their own weights are."""
+
+    @model_validator(mode="after")
+    def _squeezenet_has_weights(self) -> Evaluate:
+        for name, given in (("features", self.features), ("lpips", self.lpips)):
+            if given.get("squeezenet", self) is None:
+                raise ValueError(f"{name}.squeezenet: name a url, there is no published one")
+        return self
 
 
 class Animate(Model):
@@ -161,7 +181,7 @@ class Animate(Model):
     """relative: the driver's change since its calmest frame, on the portrait's own geometry."""
     min_cutoff: Annotated[float, Field(gt=0)] = 1.0
     """Hz, of the One-Euro filter: lower is calmer."""
-    beta: Annotated[float, Field(ge=0)] = 0.05
+    beta: Annotated[float, Field(ge=0)] = 0.3
     """Of the One-Euro filter: higher follows fast motion more closely."""
     batch_size: Positive = 8
     label: str = "AI-generated"

@@ -60,7 +60,7 @@ def run(params_file: str = "params.yaml") -> int:
     if code:
         progress.complain("demo: `dvc repro` failed; its last lines above say why")
         return 1
-    video = Path(params.paths.results, params.setting, "portrait.mp4")
+    video = Path(params.paths.results, "portrait.mp4")
     if _animate(made, video):
         progress.complain("demo: the portrait was not animated; the line above says why")
         return 1

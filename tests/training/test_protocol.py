@@ -1,0 +1,165 @@
+"""Who and which frames: disjoint, spread, the same again, and nobody lost without a word."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.params.training import Evaluate
+from training.episodes import VideoKey
+from training.evaluation.protocol import choose, from_json, spread, to_json
+
+SHOTS, HOLDOUT = (1, 3, 6), 4
+
+
+class Index:
+    """Videos of clips of six stored frames each, every third of the clip's."""
+
+    def __init__(self, videos: dict[tuple[str, str], int]) -> None:
+        self.videos = [VideoKey("vox", *name) for name in sorted(videos)]
+        sizes = [videos[v.person, v.video] for v in self.videos]
+        clips = [[6] * (n // 6) + [n % 6] * (n % 6 > 0) for n in sizes]
+        self.first_clip = np.append(0, np.cumsum([len(c) for c in clips]))
+        lengths = [n for c in clips for n in c]
+        self.first_frame = np.append(0, np.cumsum(lengths))
+        self.numbers = np.concatenate([3 * np.arange(n) for n in lengths])
+        names = [
+            f"{v.person}_{v.video}_{i}"
+            for v, c in zip(self.videos, clips, strict=True)
+            for i in range(len(c))
+        ]
+        self.keys = pa.array(names)
+
+    def frames_of(self, video: int) -> range:
+        first, last = self.first_clip[video], self.first_clip[video + 1]
+        return range(int(self.first_frame[first]), int(self.first_frame[last]))
+
+    def clip_of(self, frame: int) -> int:
+        return int(np.searchsorted(self.first_frame, frame, "right")) - 1
+
+
+VIDEOS = {
+    ("a", "x"): 20, ("a", "y"): 12, ("b", "x"): 10, ("c", "x"): 8, ("c", "z"): 8,
+    ("d", "x"): 4, ("e", "x"): 14,
+}  # fmt: skip
+
+
+def settings(**given: Any) -> Evaluate:
+    return Evaluate.model_validate({"shots": SHOTS, "holdout": HOLDOUT, "people": 50, **given})
+
+
+def chosen(videos: dict[tuple[str, str], int], faceless: set[int] = frozenset(), **given: Any):
+    index = Index(videos)
+
+    def points(frame: int) -> np.ndarray:
+        return np.full((68, 2), np.nan if frame in faceless else 1.0, np.float32)
+
+    return index, choose(index, points, settings(**given), "test")
+
+
+def test_sources_and_holdout_are_disjoint_spread_and_nested():
+    index, protocol = chosen(VIDEOS)
+    for part in protocol.parts:
+        video = set(index.frames_of(index.videos.index(part.video)))
+        assert len(part.holdout) == HOLDOUT and list(part.holdout) == sorted(part.holdout)
+        for shots, frames in part.sources.items():
+            assert len(set(frames)) == len(frames) == shots
+            assert not set(frames) & set(part.holdout) and set(frames) <= video
+            assert set(frames) <= set(part.sources[max(part.sources)])
+            assert list(frames) == sorted(frames)
+        assert set(part.others) <= video - set(part.holdout) and part.others
+        gaps = np.diff([min(video), *part.holdout, max(video)])
+        assert gaps.max() <= len(video) / HOLDOUT + 1, "not spread over the whole video"
+
+
+def test_the_video_with_most_faces_is_taken():
+    _, protocol = chosen(VIDEOS)
+    assert {p.video.person: p.video.video for p in protocol.parts}["a"] == "x"
+    faceless = set(range(12))  # of a/x, which comes first: 8 are left, and 12 of a/y
+    _, protocol = chosen(VIDEOS, faceless)
+    (part,) = (p for p in protocol.parts if p.video.person == "a")
+    assert part.video.video == "y"
+    _, protocol = chosen(VIDEOS, {1, 5, 9})
+    (part,) = (p for p in protocol.parts if p.video.person == "a")
+    assert not {1, 5, 9} & {*part.holdout, *part.sources[6], *part.others}
+
+
+def test_who_has_too_few_frames_is_written_down():
+    _, protocol = chosen(VIDEOS)
+    left = {x.person: (x.shots, x.why) for x in protocol.left_out}
+    shots = {p.video.person: tuple(p.sources) for p in protocol.parts}
+    assert shots == {"a": (1, 3, 6), "b": (1, 3, 6), "c": (1, 3), "e": (1, 3, 6)}
+    assert left.keys() == {"vox/c", "vox/d"}
+    assert left["vox/c"][0] == (6,) and "8 stored frames of video x" in left["vox/c"][1]
+    assert left["vox/d"][0] == (1, 3, 6)
+
+
+def test_people_are_drawn_by_the_seed_and_their_names():
+    def people(**given: Any) -> list[str]:
+        return [p.video.person for p in chosen(VIDEOS, **given)[1].parts]
+
+    assert people() == people()
+    assert people(people=2) == people()[:2]
+    assert {tuple(people(seed=seed)) for seed in range(6)} != {tuple(people())}
+    fewer = {name: n for name, n in VIDEOS.items() if name[0] != "b"}
+    rest = [p.video.person for p in chosen(fewer)[1].parts]
+    assert rest == [p for p in people() if p != "b"], "others moved when one person was taken out"
+
+
+def test_each_is_driven_by_another():
+    _, protocol = chosen(VIDEOS)
+    drivers = [part.driver for part in protocol.parts]
+    assert sorted(drivers) == list(range(len(drivers)))
+    assert all(driver != at for at, driver in enumerate(drivers))
+    _, alone = chosen({("a", "x"): 20})
+    assert alone.parts[0].driver is None
+
+
+def test_study_frames_come_from_other_videos_where_there_are_any():
+    index, protocol = chosen(VIDEOS)
+    parts = {p.video.person: p for p in protocol.parts}
+    other = set(index.frames_of(index.videos.index(VideoKey("vox", "a", "y"))))
+    assert set(parts["a"].study) <= other and len(parts["a"].study) == 12
+    assert set(parts["e"].study) <= set(parts["e"].others)
+
+
+def test_nobody_is_an_error_that_tells_what_to_change():
+    with pytest.raises(UserError, match=r"nobody in split 'test'.* 5 stored frames"):
+        chosen({("d", "x"): 4})
+
+
+def test_the_file_fixes_the_choice():
+    index, protocol = chosen(VIDEOS)
+    data = to_json(protocol, index, {"index_sha256": "abc"})
+    document = json.loads(data)
+    assert document["index_sha256"] == "abc"
+    (a,) = (p for p in document["people"] if p["person"] == "a")
+    assert a["video"] == "x" and set(a["sources"]) == {"1", "3", "6"}
+    key, number = a["holdout"][0]
+    assert key in a["clips"] and number % 3 == 0
+    assert from_json(data, index, "frames.json") == protocol
+    # Numbered by names: in another state of the dataset the same frames are found again.
+    larger = Index({("0", "new"): 30, **VIDEOS})
+    moved = from_json(data, larger, "frames.json")
+    assert to_json(moved, larger, {"index_sha256": "abc"}) == data
+    assert moved != protocol
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"people": [{"source": "vox"}]}'])
+def test_a_file_that_names_no_frames_of_the_split_says_so(data):
+    with pytest.raises(UserError, match=r"frames\.json does not name frames of this split"):
+        from_json(data, Index(VIDEOS), "frames.json")
+    index, protocol = chosen(VIDEOS)
+    with pytest.raises(UserError, match=r"leave `evaluate\.frames` out"):
+        from_json(to_json(protocol, index, {}), Index({("q", "x"): 30}), "frames.json")
+
+
+def test_spread_covers_the_whole_range():
+    assert spread(10, 1) == [5] and spread(4, 4) == [0, 1, 2, 3] and spread(3, 9) == [0, 1, 2]
+    assert spread(0, 3) == []
+    assert np.diff(spread(100, 7)).std() < 0.6

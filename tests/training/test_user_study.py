@@ -1,0 +1,222 @@
+"""The user study: a page that gives nothing away and counts right, and USER from its answers."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.errors import UserError
+from training import user_study
+from training.episodes import VideoKey
+from training.evaluation.protocol import Part
+
+SIDE = 32
+
+
+def picture(value: int) -> np.ndarray:
+    noise = np.random.default_rng(value).integers(-20, 20, (SIDE, SIDE, 3))
+    return (value + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[list[Part], list[dict[str, np.ndarray]]]:
+    """Four people; what is generated is smooth and light, what is real is noisy and dark."""
+    parts, records = [], []
+    for person in ("id1", 'o"dd, id2', "id3", "</script>"):
+        parts.append(Part(VideoKey("vox", person, "v"), {1: (1,), 8: (1, 2)}, (3,), (4,), (5,)))
+        record = {
+            f"study/{t}/{m}": np.full((SIDE, SIDE, 3), 220, np.uint8)
+            for t in (1, 8)
+            for m in ("FF", "FT")
+        }
+        record["study/real"] = np.stack([picture(40 + i) for i in range(6)])
+        records.append(record)
+    return parts, records
+
+
+@pytest.fixture(scope="module")
+def html(study) -> str:
+    return user_study.page("tiny", *study, seed=3).decode()
+
+
+def document(html: str) -> dict:
+    return json.loads(
+        re.search(r'<script type="application/json" id="study">(.*?)</script>', html)[1]
+    )
+
+
+def test_triplets_hold_one_generated_picture_each_in_a_seeded_order(study):
+    shown = user_study.triplets(*study, seed=3)
+    assert len(shown) == 4 * 2 * 2
+    for triplet in shown:
+        light = [p.mean() > 200 for p in triplet.pictures]
+        assert sum(light) == 1 and light[triplet.generated]
+        real = [p for p in triplet.pictures if p.mean() < 200]
+        assert (real[0] != real[1]).any()
+    assert {t.generated for t in shown} == {0, 1, 2}
+    again, other = (user_study.triplets(*study, seed=seed) for seed in (3, 4))
+    order = [(t.person, t.method, t.shots, t.generated) for t in shown]
+    assert order == [(t.person, t.method, t.shots, t.generated) for t in again]
+    assert order != [(t.person, t.method, t.shots, t.generated) for t in other]
+    assert sorted(o[:3] for o in order) == sorted((t.person, t.method, t.shots) for t in other)
+
+
+def test_a_model_without_ft_has_triplets_of_ff_alone(study):
+    parts, records = study
+    records = [{k: v for k, v in r.items() if not k.endswith("FT")} for r in records]
+    assert {t.method for t in user_study.triplets(parts, records, 0)} == {"FF"}
+
+
+def test_the_page_gives_nothing_away(study, html):
+    shown = document(html)
+    assert html.encode() == user_study.page("tiny", *study, seed=3)
+    for jpegs, triplet in zip(shown["triplets"], user_study.triplets(*study, seed=3), strict=True):
+        data = [base64.b64decode(jpeg) for jpeg in jpegs]
+        assert len(set(map(len, data))) == 1, "a smooth picture would be the shortest"
+        opened = [Image.open(io.BytesIO(jpeg)) for jpeg in data]
+        assert all(o.format == "JPEG" and o.size == (SIDE, SIDE) for o in opened)
+        assert len({str(o.quantization) for o in opened}) == 1
+        found = [np.asarray(o).mean() > 200 for o in opened]
+        assert found.index(True) == triplet.generated, "pictures are not the triplet's"
+    assert "id1" not in html and "FF" not in json.dumps(shown["key"])[:0] + re.sub(
+        r"[A-Za-z0-9+/=]{60,}", "", html
+    )
+
+
+def test_the_page_stands_alone(html):
+    assert not re.search(
+        r"""(src|href)\s*=\s*["']?(https?:)?//|@import|url\(|fetch\(|XMLHttp""", html
+    )
+    assert "default-src 'none'" in html and "connect-src" not in html
+
+
+# --- in a browser ----------------------------------------------------------------------------
+
+
+def browse(page: Path, profile: Path) -> str:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no chromium here")
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--no-first-run", "--disable-gpu",
+            "--disable-background-networking", "--disable-sync", "--disable-component-update",
+            "--enable-logging=stderr", "--v=0", f"--user-data-dir={profile}", "--dump-dom",
+            "--virtual-time-budget=4000", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def with_script(html: str, path: Path, script: str) -> Path:
+    path.write_text(html.replace("</body>", f"<script>{script}</script></body>"))
+    return path
+
+
+PRESS = "const press = k => document.dispatchEvent(new KeyboardEvent('keydown', {key: k}));"
+
+
+def test_answers_by_keyboard_become_a_csv_and_a_user(study, html, tmp_path):
+    shown = user_study.triplets(*study, seed=3)
+    # Right for FT only; for FF the picture beside it.
+    keys = [t.generated if t.method == "FT" else (t.generated + 1) % 3 for t in shown]
+    script = PRESS + f"{json.dumps(keys)}.forEach(k => press(String(k + 1)));"
+    script += "const out = document.createElement('pre'); out.id = 'out';"
+    script += "out.textContent = csv(); document.body.append(out);"
+    dom = browse(with_script(html, tmp_path / "page.html", script), tmp_path / "profile")
+    assert f"{len(shown)} of {len(shown)} answered" in dom
+    cells = [unescape(c) for c in re.findall(r"<td>(.*?)</td>", dom)]
+    table = {cells[i]: cells[i + 1 : i + 4] for i in range(0, len(cells), 4)}
+    assert table == {
+        "FF, T=1": ["4", "0", "0.00"], "FF, T=8": ["4", "0", "0.00"],
+        "FT, T=1": ["4", "4", "1.00"], "FT, T=8": ["4", "4", "1.00"], "all": ["16", "8", "0.50"],
+    }  # fmt: skip
+    text = unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.S)[1])
+    path = tmp_path / "answers.csv"
+    path.write_text(text)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(r["person"], r["method"], int(r["shots"])) for r in rows] == [t[2:] for t in shown]
+    answers = user_study.read_answers([str(path), str(path)])
+    assert len(answers) == len(shown), "the same file twice counts once"
+    users = {name: user_study.user(rows).mean for name, rows in user_study.groups(answers).items()}
+    assert users == {"FF T=1": 0, "FF T=8": 0, "FT T=1": 1, "FT T=8": 1}
+
+
+def test_the_page_goes_on_where_it_was_left_and_takes_an_answer_back(html, tmp_path):
+    script = (
+        PRESS
+        + """
+      const visit = Number(localStorage.getItem('visit')) + 1;
+      localStorage.setItem('visit', visit);
+      const said = [...JSON.parse(localStorage.getItem('said') ?? '[]'), part('count').textContent];
+      localStorage.setItem('said', JSON.stringify(said));
+      if (visit === 1) { press('1'); press('2'); press('9'); location.reload(); }
+      if (visit === 2) { part('undo').click(); location.reload(); }
+      if (visit === 3) { part('finish').click(); document.title = JSON.stringify(said); }
+    """
+    )
+    dom = browse(with_script(html, tmp_path / "page.html", script), tmp_path / "profile")
+    said = json.loads(unescape(re.search(r"<title>(.*?)</title>", dom)[1]))
+    assert said == ["0 of 16 answered", "2 of 16 answered", "1 of 16 answered"]
+    assert "<td>all</td><td>1</td>" in dom
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def write(path: Path, right: list[tuple[str, str, int]], study: str = "s") -> str:
+    lines = [
+        f"{study},{path.stem},{i},{p},{m},8,1,1,{int(r)},2.5" for i, (p, m, r) in enumerate(right)
+    ]
+    header = "study,rater,triplet,person,method,shots,picked,generated,right,seconds"
+    path.write_text("\n".join([header, *lines, ""]))
+    return str(path)
+
+
+def test_user_is_the_share_of_right_picks_resampled_by_people(tmp_path, capsys):
+    one = write(tmp_path / "one.csv", [(f"p{i}", "FF", i % 4 == 0) for i in range(40)])
+    two = write(tmp_path / "two.csv", [(f"p{i}", "FF", i % 2) for i in range(40)])
+    answers = user_study.read_answers([one, two])
+    found = user_study.user(answers)
+    assert found.mean == pytest.approx((10 + 20) / 80) and found.people == 40
+    assert 0.2 < found.low < found.mean < found.high < 0.6
+    assert found == user_study.user(answers)
+    assert user_study.main([one, two]) == 0
+    said = capsys.readouterr().out
+    assert "80 answers of 2 raters" in said and "FF T=8     0.38 [0." in said
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a,b\n1,2\n", "no answer of the user study's page"),
+        ("", "no answers in"),
+        (None, "cannot be read: No such file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_one_line(tmp_path, capsys, text, reason):
+    path = tmp_path / "x.csv"
+    if text is not None:
+        path.write_text(text)
+    assert user_study.main([str(path)]) == 2
+    said = capsys.readouterr().err
+    assert reason in said and said.count("\n") == 1
+
+
+def test_answers_to_different_pages_are_not_mixed(tmp_path):
+    files = [write(tmp_path / f"{s}.csv", [("p", "FF", 1)], study=s) for s in "ab"]
+    with pytest.raises(UserError, match="different pages: a, b"):
+        user_study.read_answers(files)

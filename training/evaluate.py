@@ -1,0 +1,233 @@
+"""Evaluate a trained model by the paper's protocol: `python -m training.evaluate`, a DVC stage.
+
+Reads the model, index.parquet and the tars of `evaluate.split`. Writes into
+<paths.results>/<setting>/: frames.json (who and which frames), table.md, results.json, grid.png
+and user_study.html; and flat numbers to <paths.metrics>/evaluate.json. People that are done are
+kept in the work folder, so that the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines import progress, storage
+from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.errors import StopStage, UserError
+from pipelines.params import Params, load
+from pipelines.version import code_version
+from training import setting, user_study
+from training.evaluation import protocol as protocols
+from training.evaluation import table
+from training.evaluation.figure import figure
+from training.evaluation.frames import open_split
+from training.evaluation.instruments import Instruments
+from training.evaluation.methods import Methods
+from training.evaluation.person import Kept, measure
+from training.evaluation.protocol import Protocol
+from training.evaluation.summary import Summary
+from training.grid import save_png
+from training.shard_cache import localize
+from training.trained import Trained, load_model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was written, and the numbers."""
+
+    folder: str
+    summary: Summary
+    protocol: Protocol
+
+
+def evaluate(params: Params, model_url: str | None = None, device: str = "cpu") -> Outcome:
+    """Measure and write everything.
+
+    Raises UserError for a model, index, tars or people that are missing, StopStage for weights
+    that cannot be had.
+    """
+    where = _device(device)
+    settings = params.evaluate
+    model_url = model_url or storage.join(params.paths.models, f"{params.setting}.safetensors")
+    index = params.paths.manifest("shard")
+    if not storage.exists(index):
+        raise UserError(f"{index}: no such file; run the shard stage first")
+    instruments = Instruments(settings, where)
+    model = _model(model_url, where)
+    index_sha256 = storage.digest_bytes(storage.read_bytes(index))
+    shards = storage.join(params.paths.data, "shards")
+    cache = storage.join("work", "shard_cache")
+    local = localize(index, shards, index_sha256, [settings.split], cache)
+    episodes = open_split(*local, settings.split, model.size)
+    protocol = _protocol(params, episodes)
+    methods = Methods(model, _content_loss(model), params.adapt, settings.seed, where)
+
+    facts = _facts(params, model_url, model, index_sha256)
+    frames = protocols.to_json(protocol, episodes.index, {"index_sha256": index_sha256})
+    measuring = settings.model_dump_json(exclude={"bootstrap", "confidence"})
+    kept = Kept(
+        *(params.paths.work, model.sha256, index_sha256, frames),
+        *(measuring, params.adapt.model_dump_json(), where.type),
+    )
+    records = []
+    with progress.simple("evaluate", "people", len(protocol.parts)) as advance:
+        for part in protocol.parts:
+            record = kept.get(part)
+            if record is None:
+                try:
+                    record = measure(protocol, part, episodes, methods, instruments)
+                except FloatingPointError as error:
+                    raise StopStage(f"evaluate: {part.person}: {error}; lower adapt.lr_*") from None
+                kept.put(part, record)
+            records.append(record)
+            advance(1)
+
+    people = [part.person for part in protocol.parts]
+    summary = Summary(people, records, instruments.framewise, list(instruments.networks), settings)
+    folder = storage.join(params.paths.results, params.setting)
+    notes = list(table.notes(summary, instruments.absent, _warnings(params, model, index_sha256)))
+    text = table.markdown(
+        summary,
+        _head(facts),
+        instruments.framewise,
+        instruments.distributional,
+        notes,
+        protocol.left_out,
+    )
+    results = {**facts, "notes": notes, **table.nested(summary)}
+    study = user_study.page(params.setting, protocol.parts, records, settings.seed)
+    storage.write_bytes(storage.join(folder, "frames.json"), frames)
+    storage.write_bytes(storage.join(folder, "results.json"), table.json_bytes(results))
+    storage.write_bytes(storage.join(folder, "table.md"), text.encode())
+    storage.write_bytes(storage.join(folder, "user_study.html"), study)
+    save_png(figure(protocol.parts, records), storage.join(folder, "grid.png"))
+    storage.write_bytes(
+        storage.join(params.paths.metrics, "evaluate.json"), table.json_bytes(table.flat(summary))
+    )
+    kept.clear()
+    return Outcome(folder, summary, protocol)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: torch sees no GPU here")
+    return device
+
+
+def _model(url: str, device: torch.device) -> Trained:
+    if not storage.exists(url):
+        raise UserError(
+            f"{url}: no such model; run training.meta_train first, or name one: --model"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="likeness-") as scratch,
+        storage.local_copy(url, Path(scratch)) as path,
+    ):
+        model = load_model(path, device)
+    if lacking := {"setting", "dataset"} - model.facts.keys():
+        raise UserError(f"{url}: does not say of what {' and '.join(sorted(lacking))} it is made")
+    return model
+
+
+def _content_loss(model: Trained) -> torch.nn.Module | None:
+    """What FT is tuned with: as in training. None where the model was trained for FF."""
+    trained = model.facts["setting"]
+    if trained.get("meta", {}).get("variant", "ft") != "ft":
+        return None
+    loss: torch.nn.Module = setting.content_loss(trained["content"])
+    return loss.to(next(model.generator.parameters()).device)
+
+
+def _protocol(params: Params, episodes: Any) -> Protocol:
+    settings = params.evaluate
+    if settings.frames is None:
+        return protocols.choose(episodes.index, episodes.points, settings, settings.split)
+    try:
+        data = storage.read_bytes(settings.frames)
+    except FileNotFoundError:
+        raise UserError(f"evaluate.frames: {settings.frames}: no such file") from None
+    return protocols.from_json(data, episodes.index, settings.frames)
+
+
+def _facts(params: Params, url: str, model: Trained, index_sha256: str) -> dict[str, Any]:
+    trained = model.facts["setting"]
+    return {
+        "kind": "evaluation",
+        "about": trained.get("about", ""),
+        "setting": params.setting,
+        "content": sorted(trained["content"]),
+        "size": model.size,
+        "model": {"path": url, "sha256": model.sha256, "dataset": model.facts["dataset"]},
+        "dataset": {
+            "name": params.name,
+            "split": params.evaluate.split,
+            "index_sha256": index_sha256,
+        },
+        "evaluate": json.loads(params.evaluate.model_dump_json()),
+        "adapt": json.loads(params.adapt.model_dump_json()),
+        "code": code_version(),
+    }
+
+
+def _head(facts: dict[str, Any]) -> dict[str, str]:
+    dataset, model = facts["dataset"], facts["model"]
+    return {
+        "model": f"{facts['about'] or facts['setting']}, {facts['size']} px",
+        "content loss in training": ", ".join(facts["content"]),
+        "model file": f"`{model['path']}`, sha256 `{model['sha256']}`",
+        "dataset": (
+            f"{dataset['name']}, split {dataset['split']}; index sha256 `{dataset['index_sha256']}`"
+        ),
+        "code": facts["code"],
+    }
+
+
+def _warnings(params: Params, model: Trained, index_sha256: str) -> list[str]:
+    """Where the people may not be new to the model."""
+    if params.evaluate.split == "train":
+        return ["Split train: the model was trained on these very people."]
+    trained_on = model.facts["dataset"].get("index_sha256")
+    if trained_on != index_sha256:
+        return [
+            "The model was trained on another state of a dataset than it is evaluated on: whether "
+            "these people are new to it is not known."
+        ]
+    return []
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m training.evaluate`."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument(
+        "--model", metavar="URL", help="default: <paths.models>/<setting>.safetensors"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
+    options = parser.parse_args(argv)
+
+    def command() -> int:
+        outcome = evaluate(load(options.params), options.model, options.device)
+        left = len(outcome.protocol.left_out)
+        progress.say(
+            f"evaluate: {len(outcome.protocol.parts)} people"
+            + (f", {left} left out of some T (see table.md)" if left else "")
+            + f"\nevaluate: wrote table.md, results.json, frames.json, grid.png and "
+            f"user_study.html into {outcome.folder}"
+        )
+        return EXIT_OK
+
+    return guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Whether what was generated moves as its driver does: landmark error and jitter.
+
+Landmarks are (n, 68, 2), iBUG's order, in pixels; all NaN in a frame where no face was found.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from training.metrics.alignment import aligned
+
+Points = npt.NDArray[np.floating]
+Scores = npt.NDArray[np.float64]
+
+OUTER_CORNERS = (36, 45)
+"""Of the eyes: the interocular distance of the 300-W benchmark."""
+
+
+def found(points: Points) -> npt.NDArray[np.bool_]:
+    """In which of the (n, 68, 2) a face was found: (n,)."""
+    return np.asarray(np.isfinite(points).all(axis=(-2, -1)))
+
+
+def interocular(points: Points) -> Scores:
+    """Distance of the outer eye corners of (n, 68, 2), in its pixels: (n,)."""
+    left, right = (points[..., i, :] for i in OUTER_CORNERS)
+    distance: Scores = np.linalg.norm(left - right, axis=-1)
+    return distance
+
+
+def landmark_error(points: Points, references: Points, *, align: bool = False) -> Scores:
+    """Mean point error / interocular distance of the reference, in %: (n,).
+
+    NaN where a face is found in one of the two only. `align` first takes the points to the
+    reference by a similarity transform: between two people place and size mean nothing.
+    """
+    if align:
+        points = aligned(points, references)
+    distance = np.linalg.norm(points - references, axis=-1).mean(-1)
+    error: Scores = 100 * distance / interocular(references)
+    return error
+
+
+def jitter(points: Points, driver: Points, clips: npt.NDArray[np.int64]) -> float:
+    """How restless an output is against its driver: 1 is equal, more is restless.
+
+    The mean length of the landmarks' second differences over neighbouring frames, each in units
+    of its own face's interocular distance, output over driver. clips: (n,), the clip that each
+    frame is of: a cut is no motion. Only runs of three frames with both faces found count; NaN
+    where there is none or the driver holds still.
+    """
+    seen = found(points) & found(driver)
+    runs = seen[:-2] & seen[1:-1] & seen[2:] & (clips[:-2] == clips[2:])
+    if not runs.any():
+        return float("nan")
+    output, reference = _restlessness(points, runs), _restlessness(driver, runs)
+    return output / reference if reference > 0 else float("nan")
+
+
+def _restlessness(points: Points, runs: npt.NDArray[np.bool_]) -> float:
+    scaled = points / interocular(points)[:, None, None]
+    bends = np.linalg.norm(scaled[2:] - 2 * scaled[1:-1] + scaled[:-2], axis=-1)
+    return float(bends[runs].mean())

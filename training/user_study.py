@@ -1,0 +1,176 @@
+"""The paper's user study: a page of triplets, and USER from the answers that raters send back.
+
+`python -m training.user_study answers.csv [...]` prints USER for each method and T with its
+interval over people. USER is arXiv 1905.08233's user accuracy: of three pictures of a person,
+two of them real, how often the generated one is found. Lower is better, a third is chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from pipelines import progress, storage
+from pipelines.command import EXIT_OK, guarded
+from pipelines.errors import UserError
+from training.evaluation.frames import Pixels
+from training.evaluation.methods import MADE
+from training.evaluation.person import Record
+from training.evaluation.protocol import Part
+from training.metrics.bootstrap import Estimate, interval, resamples
+
+TEMPLATE = Path(__file__).parent / "templates" / "user_study.html"
+QUALITY = 92
+COLUMNS = ("study", "rater", "triplet", "person", "method", "shots", "right")
+RESAMPLES, CONFIDENCE = 1000, 0.95
+
+
+class Triplet(NamedTuple):
+    """Three pictures, and what the key tells of them."""
+
+    pictures: tuple[Pixels, Pixels, Pixels]
+    generated: int
+    person: str
+    method: str
+    shots: int
+
+
+def triplets(parts: Sequence[Part], records: Sequence[Record], seed: int) -> list[Triplet]:
+    """One for each person, T and method, in an order and at places that the seed decides."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for part, record in zip(parts, records, strict=True):
+        real, used = record["study/real"], 0
+        for shots in part.sources:
+            for method in MADE:
+                picture = record.get(f"study/{shots}/{method}")
+                if picture is None:
+                    continue
+                # A new pair of real frames each time: a rater soon knows a picture again.
+                pictures = [real[(used + i) % len(real)] for i in range(2)]
+                used += 2
+                place = int(rng.integers(3))
+                pictures.insert(place, picture)
+                a, b, c = pictures
+                found.append(Triplet((a, b, c), place, part.person, method, shots))
+    return [found[at] for at in rng.permutation(len(found))]
+
+
+def page(name: str, parts: Sequence[Part], records: Sequence[Record], seed: int) -> bytes:
+    """user_study.html: stands alone and may load nothing, its own content policy forbids that."""
+    shown = triplets(parts, records, seed)
+    rng = np.random.default_rng(seed)
+    jpegs = [list(_jpegs(t.pictures, rng)) for t in shown]
+    study = f"{name}-{storage.digest(*(jpeg for three in jpegs for jpeg in three))[:12]}"
+    answers = [
+        {"person": t.person, "method": t.method, "shots": t.shots, "generated": t.generated}
+        for t in shown
+    ]
+    document = {
+        "id": study,
+        "triplets": [[base64.b64encode(jpeg).decode() for jpeg in three] for three in jpegs],
+        "key": _scrambled(json.dumps(answers).encode(), study.encode()),
+    }
+    # In a script element "</" could end the data early, and "<!--" its end.
+    data = json.dumps(document).replace("<", "\\u003c")
+    return TEMPLATE.read_text(encoding="utf-8").replace("__STUDY__", data).encode()
+
+
+def _jpegs(pictures: Sequence[Pixels], rng: np.random.Generator) -> Iterator[bytes]:
+    """All alike: the same quality, no metadata, and padded behind their end to the same length."""
+    jpegs = []
+    for picture in pictures:
+        out = io.BytesIO()
+        Image.fromarray(picture).save(out, "JPEG", quality=QUALITY, subsampling=0)
+        jpegs.append(out.getvalue())
+    longest = max(map(len, jpegs))
+    return (jpeg + rng.bytes(longest - len(jpeg)) for jpeg in jpegs)
+
+
+def _scrambled(data: bytes, salt: bytes) -> str:
+    """Against a glance at the source, not against someone who wants to cheat."""
+    return base64.b64encode(bytes(b ^ salt[i % len(salt)] for i, b in enumerate(data))).decode()
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
+    """All raters' answers, each once however often its file is given. Raises UserError."""
+    answers: dict[tuple[str, str], dict[str, str]] = {}
+    for path in paths:
+        try:
+            with Path(path).open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: cannot be read: {reason}") from None
+        for line, row in enumerate(rows, start=2):
+            if any(not row.get(column) for column in COLUMNS) or row["right"] not in ("0", "1"):
+                raise UserError(f"{path}:{line}: no answer of the user study's page")
+            answers[row["rater"], row["triplet"]] = row
+    if not answers:
+        raise UserError(f"no answers in {', '.join(paths)}")
+    if len(studies := {row["study"] for row in answers.values()}) > 1:
+        raise UserError(f"answers to different pages: {', '.join(sorted(studies))}")
+    return list(answers.values())
+
+
+def user(answers: Sequence[Mapping[str, str]], seed: int = 0) -> Estimate:
+    """USER of these answers: the share that found the generated picture, resampled by people."""
+    people = sorted({row["person"] for row in answers})
+    place = [people.index(row["person"]) for row in answers]
+    right = np.bincount(place, [int(row["right"]) for row in answers])
+    given = np.bincount(place).astype(float)
+    share = float(right.sum() / given.sum())
+    if len(people) < 2:
+        return Estimate(share, float("nan"), float("nan"), len(people))
+    counts = resamples(len(people), RESAMPLES, seed)
+    return Estimate(share, *interval((counts @ right) / (counts @ given), CONFIDENCE), len(people))
+
+
+def groups(answers: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Answers by method and T, as the tables name them."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in sorted(answers, key=lambda row: (row["method"], int(row["shots"]))):
+        found.setdefault(f"{row['method']} T={row['shots']}", []).append(row)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m training.user_study`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.user_study",
+        description=(__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("answers", nargs="+", metavar="FILE", help="what raters downloaded")
+    options = parser.parse_args(argv)
+
+    def command() -> int:
+        answers = read_answers(options.answers)
+        raters = len({row["rater"] for row in answers})
+        progress.say(f"{len(answers)} answers of {raters} raters; USER [{CONFIDENCE:.0%} interval]")
+        for name, rows in groups(answers).items():
+            share, low, high, people = user(rows)
+            progress.say(
+                f"{name:<10} {share:.2f} [{low:.2f}, {high:.2f}]  "
+                f"{len(rows)} answers, {people} people"
+            )
+        return EXIT_OK
+
+    return guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
