@@ -10,6 +10,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.video.probe import OPEN_OPTIONS
+
 Frames = npt.NDArray[np.uint8]
 
 
@@ -20,7 +22,7 @@ def read_frames(path: Path, numbers: Iterable[int] | None = None) -> Frames:
     """
     wanted = None if numbers is None else set(numbers)
     frames = []
-    with av.open(str(path)) as container:
+    with av.open(str(path.absolute()), options=OPEN_OPTIONS) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         for number, frame in enumerate(container.decode(stream)):

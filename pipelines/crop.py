@@ -115,7 +115,8 @@ class CropWorker:
         else:
             # A mirror's path is as params.yaml wrote it; ours is relative to the work folder.
             inside = video["path"].startswith("videos/")
-            yield storage.join(paths.work, video["path"]) if inside else video["path"], video, clips
+            here = storage.below(paths.work, video["path"]) if inside else video["path"]
+            yield here, video, clips
 
     def _cut(
         self, item: engine.Item, path: Path, video: Row, clips: list[Row], scratch: Path

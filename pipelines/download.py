@@ -18,10 +18,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import engine, storage
-from pipelines.errors import clean_detail, redact
+from pipelines.errors import UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import DOWNLOADS, Status
+from pipelines.schemas import DOWNLOADS, PLAIN_NAME, Status
 from pipelines.site import fetch
 from pipelines.site.fetch_errors import FetchError
 from pipelines.site.throttle import Breaker, TokenBucket, backoff, state_file
@@ -206,6 +206,8 @@ def prepare(params: Params) -> engine.Job:
         if not wanted or video_name(wanted[0][1]) in items:
             continue
         first, row = wanted[0]
+        if not PLAIN_NAME.fullmatch(row["video"]):
+            raise UserError(f"catalog.parquet names the video {row['video']!r}: make it anew")
         stop = wanted[-1][0] + 1
         name = video_name(row)
         # What decides the content. Manners, cookies, proxy and mirror do not: a video once

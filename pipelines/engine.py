@@ -11,6 +11,7 @@ another number of rows than its input, stops the stage.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import resource
@@ -30,6 +31,7 @@ from pipelines import progress
 progress.mute_import_chatter()
 
 import apache_beam as beam  # noqa: E402
+import grpc  # type: ignore[import-untyped]  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
 
 from pipelines import storage  # noqa: E402
@@ -41,7 +43,7 @@ from pipelines.command import (  # noqa: E402
     arguments,
     guarded,
 )
-from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail  # noqa: E402
+from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail, redact  # noqa: E402
 from pipelines.manifest import ManifestWriter  # noqa: E402
 from pipelines.params import Params, load  # noqa: E402
 from pipelines.records import Records  # noqa: E402
@@ -190,7 +192,8 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
                 what = error.strerror or error
                 where = Path(error.filename).parent if error.filename else f"below {self._work}"
                 raise StopStage(f"{self._stage}: {what} while writing {where}") from error
-            logging.getLogger(__name__).error("%s: %s", item.name, traceback.format_exc())
+            words = redact(traceback.format_exc())
+            logging.getLogger(__name__).error("%s: %s", item.name, words)
             detail = clean_detail(f"{type(error).__name__}: {error}")
             rows = self._worker.blame(item, Status.INTERNAL_ERROR, detail)
             self._records.write(item.fingerprint, rows, time.monotonic() - started)
@@ -204,6 +207,28 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
 def _options(params: Params) -> PipelineOptions:
     options = dict(params.beam.options)
     return PipelineOptions(flags=[], runner=params.beam.runner, **options)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep the local runner's servers to this machine.
+
+    Beam lets them listen on every address for its workers, who are all here; whoever else asks
+    would be handed the pipeline, params and all.
+    """
+    make = grpc.server
+
+    def server(*arguments: Any, **options: Any) -> Any:
+        made = make(*arguments, **options)
+        bind = made.add_insecure_port
+        made.add_insecure_port = lambda address: bind(address.replace("[::]", "localhost"))
+        return made
+
+    grpc.server = server
+    try:
+        yield
+    finally:
+        grpc.server = make
 
 
 def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
@@ -222,7 +247,8 @@ def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
                 | "Spread" >> beam.Reshuffle()
                 | job.stage.capitalize() >> process
             )
-            attend(lambda: pipeline.run().wait_until_finish())
+            with _on_loopback():
+                attend(lambda: pipeline.run().wait_until_finish())
         except (WorkerLost, KeyboardInterrupt) as lost:
             why = f"{job.stage}: {lost}; finished items are kept, run the stage again"
             progress.Reporter(reports).stop(why)

@@ -32,10 +32,20 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _CREDENTIALS = re.compile(r"(\w+://)[^/\s'\"]+@")
 _SECRET_QUERY = re.compile(
-    r"([?&;](?:sig|signature|token|key|password|auth|x-amz-[\w-]+)=)[^&\s'\"]+", re.IGNORECASE
+    r"([?&;](?:(?:[\w.-]*[_.-])?(?:sig|signature|token|key|credentials?|secret|pass|password|pwd"
+    r"|auth|authorization|session|policy)|(?:api|auth|access|secret)(?:key|token)|awsaccesskeyid"
+    r"|key-pair-id|x-(?:amz|goog)-[\w-]+)=)[^&\s'\"]+",
+    re.IGNORECASE,
 )
 _ADDRESS = re.compile(r" ?@ ?0x[0-9a-f]+|0x[0-9a-f]{8,}")
 _FOLDER = re.compile(r"(?<![\w:/])/(?:[^\s'\"/:]+/)+")
+
+
+def printable(text: str) -> str:
+    """Escape what would break a terminal, a line-based log or UTF-8: controls, lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def redact(text: str) -> str:

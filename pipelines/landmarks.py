@@ -86,7 +86,7 @@ class LandmarkWorker:
             arrays = clips.unpack_arrays(data)
         except FileNotFoundError:
             try:
-                with storage.local_copy(storage.join(work, clip["path"]), scratch) as local:
+                with storage.local_copy(storage.below(work, clip["path"]), scratch) as local:
                     frames = clips.read_frames(local)
             except FileNotFoundError:
                 raise StopStage(

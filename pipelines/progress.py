@@ -32,6 +32,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipelines.errors import printable
+
 if TYPE_CHECKING:
     from pipelines.engine import Summary
 
@@ -238,13 +240,14 @@ def simple(what: str, unit: str, total: int | None) -> Iterator[Callable[[int], 
 
 def complain(text: str) -> None:
     """One line on stderr per problem."""
-    for line in text.splitlines():
-        sys.stderr.write(f"likeness: {line}\n")
+    for line in text.rstrip("\n").split("\n"):  # at nothing else: a \r would overwrite the line
+        sys.stderr.write(f"likeness: {printable(line)}\n")
 
 
 def say(text: str) -> None:
-    """A line on stdout."""
-    sys.stdout.write(text + "\n")
+    """A line on stdout, or several; what names others chose cannot steer the terminal."""
+    lines = ("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def show_summary(summary: Summary) -> None:

@@ -10,12 +10,20 @@ the row counts form a funnel from the catalog to the shards:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import pyarrow as pa
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What a clip's identifiers, its key and a shard's name are made of: they name files and members,
+and a manifest may come from somebody else."""
+
+LARGEST_CROP = 2048
+"""Pixels a side that `crop.size` may ask for. A JPEG of some kilobytes may claim gigabytes."""
 
 
 class Status(StrEnum):

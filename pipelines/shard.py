@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from pipelines import clips, engine, storage
-from pipelines.errors import StopStage
+from pipelines.errors import StopStage, UserError
 from pipelines.manifest import ROW_GROUP, ManifestReader, ManifestWriter
 from pipelines.params import Params
-from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, Status
+from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, PLAIN_NAME, Status
 
 STAGE = "shard"
 VERSION = 1
@@ -37,6 +37,7 @@ LANDMARK_FACTS = ["path", "sha256", "backend", "frames", "detected", "confidence
 LANDMARK_FACTS += ["face_size", "yaw", "pitch", "roll", "crop_path", "crop_sha256"]
 CATALOG_FACTS = ["split", "shard", "offset", "fv_conf", "asd_conf"]
 SPLITS = ("train", "val", "test")
+_WHOLE_NAME = rf"\A{PLAIN_NAME.pattern}\z"
 PASS_ROWS = 200_000
 """Clips planned at once: bounds the driver's memory."""
 Row = dict[str, Any]
@@ -74,6 +75,9 @@ def _joined(params: Params) -> Iterator[pa.Table]:
         passed = pc.equal(landmarks["status"], "ok")
         tables = [t.filter(passed).drop_columns(["status"]) for t in (catalog, crops, landmarks)]
         columns = {name: t[name] for t in tables for name in t.column_names}
+        for name in ("key", "shard"):  # they name files and members, and manifests are handed on
+            if pc.any(pc.invert(pc.match_substring_regex(columns[name], _WHOLE_NAME))).as_py():
+                raise StopStage(f"shard: catalog.parquet holds a {name} that is none: make it anew")
         yield pa.table(columns).select(plan_schema().names).cast(plan_schema())
     if any(stream.left for stream in streams.values()):
         raise StopStage(STRANGERS)
@@ -191,8 +195,13 @@ def prepare(params: Params) -> engine.Job:
 
 
 def tar_url(params: Params, shard: str) -> str:
-    """Where a shard's tar lives; its split stands before the bucket in its name."""
-    split = shard.rsplit("-", 2)[1]
+    """Where a shard's tar lives; its split stands before the bucket in its name.
+
+    Raises UserError for a name that is none: an index may be somebody else's.
+    """
+    split = shard.rpartition("-")[0].rpartition("-")[2]
+    if not PLAIN_NAME.fullmatch(shard) or split not in SPLITS:
+        raise UserError(f"{shard!r} is no shard's name: make the index anew")
     return storage.join(params.paths.data, "shards", split, f"{shard}.tar")
 
 
@@ -260,9 +269,9 @@ class ShardWorker:
         work, settings = self._params.paths.work, self._params.shard
         numbers = clips.even_numbers(clip["frames"], settings.frames)
         try:
-            with storage.local_copy(storage.join(work, clip["crop_path"]), scratch) as path:
+            with storage.local_copy(storage.below(work, clip["crop_path"]), scratch) as path:
                 frames = clips.read_frames(path, numbers)
-            arrays = clips.unpack_arrays(storage.read_bytes(storage.join(work, clip["path"])))
+            arrays = clips.unpack_arrays(storage.read_bytes(storage.below(work, clip["path"])))
         except FileNotFoundError as error:
             raise StopStage(
                 f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "

@@ -48,6 +48,13 @@ def join(base: str, *parts: str) -> str:
     return base
 
 
+def below(base: str, path: str) -> str:
+    """`join` for a path out of a manifest. Raises UserError where it leads out of `base`."""
+    if "://" in path or path.startswith("/") or ".." in path.split("/"):
+        raise UserError(f"a manifest names {path!r}, which is not below {base}: make it anew")
+    return join(base, path)
+
+
 @contextlib.contextmanager
 def _remote(url: str) -> Iterator[tuple[Any, str]]:
     """The file system and the path of a remote URL.
@@ -231,7 +238,7 @@ def scratch_folder(work: str) -> Iterator[Path]:
     parent = _scratch_space(work)
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / _owner()
-    folder.mkdir()
+    folder.mkdir(mode=0o700)  # a remote work folder's scratch space is everybody's /tmp
     try:
         yield folder
     finally:

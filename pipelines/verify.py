@@ -15,6 +15,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from pipelines import progress, storage
 from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, load
-from pipelines.schemas import IDENTITY, Status
+from pipelines.schemas import IDENTITY, LARGEST_CROP, Status
 from pipelines.shard import SPLITS, checksum, tar_url
 
 Row = dict[str, Any]
+_UNREADABLE = (ValueError, TypeError, KeyError, EOFError, RecursionError, TokenError)
+"""What json and numpy raise over a member that is not what it should be."""
 
 
 class Lie(Exception):
@@ -173,26 +176,26 @@ def _verify_clip(url: str, clip: Row, tar: bytes) -> None:
 
     try:
         facts = json.load(part("json"))
+        side = facts["crop"]["size"]
         points = np.load(part("landmarks"), allow_pickle=False)
-    except ValueError as error:
+    except (*_UNREADABLE, MemoryError) as error:
         raise Lie(f"{url}: {key}: a member does not open: {error}") from None
     for name in (*IDENTITY, "split", "frames", "frame_numbers"):
         if facts.get(name) != clip[name]:
             raise Lie(f"{url}: {key}.json says {name} = {facts.get(name)!r}, not {clip[name]!r}")
     if points.shape != (clip["frames"], 68, 2) or points.dtype != np.float32:
         raise Lie(f"{url}: {key}.landmarks.npy is {points.dtype} {points.shape}")
-    side = facts["crop"]["size"]
     for at, (offset, size) in enumerate(
         zip(clip["frame_offsets"], clip["frame_sizes"], strict=True)
     ):
         try:
             with Image.open(io.BytesIO(tar[offset : offset + size]), formats=["JPEG"]) as picture:
+                if picture.size != (side, side) or side > LARGEST_CROP:
+                    shape = f"{picture.size}, not {side} x {side}"
+                    raise Lie(f"{url}: {key}.{at:03d}.jpg is {shape}")
                 picture.load()
-                shape = picture.size
-        except OSError as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise Lie(f"{url}: {key}.{at:03d}.jpg does not open: {error}") from None
-        if shape != (side, side):
-            raise Lie(f"{url}: {key}.{at:03d}.jpg is {shape}, not {side} x {side}")
 
 
 def _verify_no_strays(params: Params, known: set[str]) -> None:

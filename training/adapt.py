@@ -1,227 +1,313 @@
-"""Few-shot: make a trained G into one person's, from T of their frames; PAPER.md, fine-tuning.
+"""Adapt: learn one person from a few frames, into a small file that `animate` takes.
 
-ff (feed-forward): psi' = P e-hat and nothing is tuned. ft (fine-tuned): from that very start,
-psi', G and a discriminator with w' = w0 + e-hat are trained on the T frames; E has no part in it.
-
-Shapes: T frames of the person, F frames to be rendered, pictures 3 x S x S in [-1, 1].
+Reads a trained model and frames of one person: videos, pictures or folders of pictures. Writes what
+was adapted, with facts that lead back to the model and the frames. ff takes what the embedder says
+of the frames; ft, the default, fine-tunes from there.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, log2
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from PIL import Image, UnidentifiedImageError
+from torch import nn
 
-from training.layers import shared_weights, update_spectral_norm
-from training.losses import discriminator_loss, frozen, generator_losses
-from training.meta import average_of, follow
-from training.networks import Discriminator, Embedder, Generator
+from pipelines import progress, storage
+from pipelines.clips import even_numbers
+from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.errors import StopStage, UserError
+from pipelines.params import Params, load
+from pipelines.version import code_version
+from training import finetune, setting
+from training.faces import (
+    STORED,
+    Face,
+    Finder,
+    Footage,
+    drawings,
+    follow,
+    from_picture,
+    pictures_to,
+    unit,
+)
+from training.finetune import AdaptConfig, FineTuner, Person
+from training.trained import Trained, load_model, save_person
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+SHOTS = 8
+"""Frames taken of a video where nobody says how many."""
+
+
+# --- what animate needs as well --------------------------------------------------------------
+
+
+def add_model_options(parser: ArgumentParser) -> None:
+    """Options of whoever makes something with a model."""
+    parser.add_argument(
+        "--model", metavar="URL", help="default: <paths.models>/<setting>.safetensors"
+    )
+    parser.add_argument(
+        "--face", type=int, metavar="N", help="which face of a picture with several, from the left"
+    )
+    parser.add_argument(
+        "--detector",
+        choices=("mediapipe", "face_alignment"),
+        help="places the landmarks; default: landmarks.backend, as in the dataset",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
+
+
+def device_named(name: str) -> torch.device:
+    """Raises UserError for a device that there is not."""
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"--device {name}: torch sees no GPU here; leave it out to use the CPU")
+        torch.empty(1, device=device).cpu()  # a number that is too high, a backend not built in
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def find_model(params: Params, url: str | None, device: torch.device) -> Trained:
+    """The model at a URL, or that of the setting. Raises UserError."""
+    url = url or storage.join(params.paths.models, f"{params.setting}.safetensors")
+    if not storage.exists(url):
+        raise UserError(
+            f"{url}: no such model; run training.meta_train first, or name one: --model"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="likeness-") as scratch,
+        storage.local_copy(url, Path(scratch)) as path,
+    ):
+        return load_model(path, device)
+
+
+def learn(
+    model: Trained, faces: Sequence[Face], config: AdaptConfig, device: torch.device
+) -> tuple[Person, int]:
+    """The person of T faces, and the iterations of fine-tuning that were done.
+
+    Raises UserError where the model cannot be fine-tuned, StopStage where its backbones cannot be
+    had or fine-tuning diverges.
+    """
+    size = model.size
+    frames = pictures_to([face.picture for face in faces], size, device)
+    drawn = [drawings(face.points[None], face.picture.shape[0], size) for face in faces]
+    landmarks = torch.cat([unit(one, device) for one in drawn])
+    e_hat = finetune.embed(model.embedder, frames, landmarks)
+    if config.variant == "ff":
+        return finetune.feed_forward(model.generator, e_hat), 0
+    content = _content_loss(model).to(device)
+    tuner = FineTuner(
+        model.generator, model.discriminator, content, e_hat, frames, landmarks, config
+    )
+    done = 0
+    with progress.simple("fine-tune", "iterations", tuner.iterations) as advance:
+        try:
+            for _ in tuner.run():
+                done += 1
+                advance(1)
+        except FloatingPointError as error:
+            raise StopStage(f"{error}; lower adapt.lr_generator") from None
+    return tuner.person(), done
+
+
+def _content_loss(model: Trained) -> nn.Module:
+    """What the model was trained with: its setting names the backbones."""
+    trained = model.facts.get("setting", {})
+    if trained.get("meta", {}).get("variant", "ft") != "ft":
+        raise UserError("this model was trained to be used as it is, not for ft: --variant ff")
+    if not trained.get("content"):
+        raise UserError("this model does not say what it was trained with: use --variant ff")
+    return setting.content_loss(trained["content"])
+
+
+# --- frames ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptConfig:
-    """How to adapt; the defaults are PAPER.md's."""
+class Source:
+    """A file that frames came from."""
 
-    variant: Literal["ft", "ff"] = "ft"
-    iterations: int | None = None
-    """Of fine-tuning; None: as many as `budget` says."""
-    batch_size: int = 8
-    """Frames an iteration, drawn from the T; fewer where T is less."""
-    lr_generator: float = 5e-5
-    lr_discriminator: float = 2e-4
-    betas: tuple[float, float] = (0.0, 0.999)
-    eps: float = 1e-5
-    d_steps: int = 2
-    feature_weight: float = 10.0
-    ema: float | None = 0.972
-    """Decay of the average of G and psi', which is the result; None: the last values are."""
-    seed: int = 0
-    """Of the order of frames."""
-    bf16: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be done."""
-        if self.variant not in ("ft", "ff"):
-            raise ValueError(f"variant is {self.variant!r}; it must be ft or ff")
-        if self.batch_size < 1 or self.d_steps < 1 or (self.iterations or 0) < 0:
-            raise ValueError("batch_size and d_steps must be 1 or more, iterations 0 or more")
-
-
-def budget(frames: int) -> int:
-    """Iterations of fine-tuning: 125 for one frame, 21 more for each doubling, so 230 for 32."""
-    return round(125 + 21 * log2(frames))
-
-
-class Person:
-    """A generator and one person's psi': everything `animate` needs of them."""
-
-    def __init__(self, generator: Generator, psi: Tensor, *, tuned: bool) -> None:
-        self.generator, self.psi, self.tuned = generator, psi, tuned
-
-    def render(self, landmarks: Tensor) -> Tensor:
-        """Landmark pictures (F, 3, S, S) to pictures (F, 3, S, S) in [-1, 1]."""
-        training = self.generator.training
-        self.generator.eval()
-        try:
-            with torch.no_grad(), shared_weights(self.generator):
-                return self.generator.render(landmarks, self.psi)
-        finally:
-            self.generator.train(training)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Just what was adapted: psi', and G without its projection where it was tuned."""
-        tuned = without_projection(self.generator) if self.tuned else {}
-        return {"psi": self.psi.detach(), "tuned": self.tuned, "generator": tuned}
+    path: Path
+    sha256: str
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, Any], generator: Generator) -> Person:
-        """On the trained G that it was adapted from; a tuned G is a copy."""
-        if state["tuned"]:
-            generator = copy.deepcopy(generator)
-            expected = without_projection(generator).keys()
-            if expected != state["generator"].keys():
-                raise ValueError("this person was adapted from a generator of another shape")
-            generator.load_state_dict(state["generator"], strict=False)
-        return cls(
-            generator, state["psi"].to(generator.projection.weight.device), tuned=state["tuned"]
-        )
+    def of(cls, path: Path) -> Source:
+        """Raises OSError where it cannot be read."""
+        return cls(path, storage.sha256(path))
+
+    def facts(self) -> dict[str, str]:
+        """Its name without folders, which are nobody's business, and its digest."""
+        return {"name": self.path.name, "sha256": self.sha256}
 
 
-def without_projection(generator: Generator) -> dict[str, Tensor]:
-    """G's state but for P, which psi' stands in for."""
-    state = generator.state_dict()
-    return {k: v for k, v in state.items() if not k.startswith("projection.")}
+def collect(
+    paths: Sequence[Path], finder: Finder, shots: int | None, side: int, which: int | None = None
+) -> tuple[list[Face], list[Source]]:
+    """Frames of a person, spread evenly over all that show a face, and the files they are from.
+
+    shots: how many; None: all where there are only pictures, else `SHOTS` or what there is. In a
+    folder, pictures without one face are passed over and counted. Raises UserError.
+    """
+    found: list[tuple[Source, Face | Footage, int]] = []
+    filmed = False
+    for path in paths:
+        if path.is_dir():
+            found += [(source, face, 0) for source, face in _folder(path, finder, side, which)]
+        elif _is_picture(path):
+            found.append((Source.of(path), from_picture(path, finder, side, which), 0))
+        else:
+            footage = follow(path, finder, side, which)
+            filmed, source = True, Source.of(path)
+            found += [(source, footage, number) for number in footage.found.nonzero()[0].tolist()]
+    if shots is not None and shots > len(found):
+        names = ", ".join(path.name for path in paths)
+        raise UserError(f"--shots {shots}: only {len(found)} frames show a face in {names}")
+    wanted = shots or (SHOTS if filmed else len(found))
+    picked = [found[number] for number in even_numbers(len(found), wanted)]
+    sources = list(dict.fromkeys(source for source, _, _ in picked))
+    faces: list[Face] = []
+    films: dict[Path, tuple[Footage, list[int]]] = {}
+    for source, thing, number in picked:
+        if isinstance(thing, Face):
+            faces.append(thing)
+        else:
+            films.setdefault(source.path, (thing, []))[1].append(number)
+    for footage, numbers in films.values():
+        cut = zip(numbers, footage.pictures(numbers), strict=True)
+        faces += [Face(picture, footage.points[number]) for number, picture in cut]
+    return faces, sources
 
 
-def embed(embedder: Embedder, frames: Tensor, landmarks: Tensor, *, chunk: int = 16) -> Tensor:
-    """e-hat of T frames, (1, N): the mean over all of them, in eval mode, without a graph."""
-    training = embedder.training
-    embedder.eval()
+def _folder(
+    folder: Path, finder: Finder, side: int, which: int | None
+) -> list[tuple[Source, Face]]:
+    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    if not pictures:
+        raise UserError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURES))})")
+    found = []
+    last = ""
+    for path in pictures:
+        try:
+            found.append((Source.of(path), from_picture(path, finder, side, which)))
+        except UserError as error:
+            last = str(error)
+    if not found:
+        raise UserError(f"{folder}: none of {len(pictures)} pictures will do; the last: {last}")
+    if len(found) < len(pictures):
+        lost = len(pictures) - len(found)
+        progress.say(f"adapt: passed over {lost} of {len(pictures)} pictures; the last: {last}")
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() in PICTURES:
+        return True
     try:
-        with torch.no_grad(), shared_weights(embedder):
-            parts = zip(frames.split(chunk), landmarks.split(chunk), strict=True)
-            return torch.cat([embedder(x, y) for x, y in parts]).mean(0, keepdim=True)
-    finally:
-        embedder.train(training)
+        with Image.open(path):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def feed_forward(generator: Generator, e_hat: Tensor) -> Person:
-    """The FF person: psi' = P e-hat on the shared, untouched G."""
-    with torch.no_grad():
-        return Person(generator, generator.projection(e_hat), tuned=False)
+# --- the command -----------------------------------------------------------------------------
 
 
-class FineTuner:
-    """Fine-tuning of one person: copies of G and D, psi' and w', and the step that moves them."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        discriminator: Discriminator,
-        content_loss: nn.Module,
-        e_hat: Tensor,
-        frames: Tensor,
-        landmarks: Tensor,
-        config: AdaptConfig | None = None,
-    ) -> None:
-        self.config = config = config or AdaptConfig()
-        self.content_loss = content_loss
-        self.frames, self.landmarks = frames, landmarks
-        self.generator = copy.deepcopy(generator).train().requires_grad_(True)
-        self.discriminator = copy.deepcopy(discriminator).train().requires_grad_(True)
-        # psi' and w' must be parameters before the optimizers are made, or nothing moves them.
-        self.psi = nn.Parameter(feed_forward(self.generator, e_hat).psi)
-        self.generator.projection.requires_grad_(False)
-        with torch.no_grad():
-            self.discriminator.w0 += e_hat[0]  # w0 is w' from here on, and no row of W is added
-        self.no_row = torch.zeros_like(e_hat)
-
-        adam: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "fused": True}
-        self.generator_optimizer = torch.optim.Adam(
-            list(self._tuned()), lr=config.lr_generator, **adam
-        )
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.lr_discriminator, **adam
-        )
-        self.average = average_of(self.generator, config.ema)
-        self.average_psi = self.psi if config.ema is None else self.psi.detach().clone()
-        self.order = torch.Generator().manual_seed(config.seed)
-
-    def _tuned(self) -> Iterator[nn.Parameter]:
-        yield self.psi
-        yield from (p for p in self.generator.parameters() if p.requires_grad)
-
-    def step(self) -> dict[str, float]:
-        """One update of psi' and G, then `d_steps` of D and w', on frames drawn from the T."""
-        config = self.config
-        drawn = torch.randperm(len(self.frames), generator=self.order)[: config.batch_size]
-        real = self.frames[drawn.to(self.frames.device)]
-        landmarks = self.landmarks[drawn.to(self.frames.device)]
-        rows = self.no_row.expand(len(real), -1)
-        autocast = torch.autocast(real.device.type, torch.bfloat16, enabled=config.bf16)
-
-        update_spectral_norm(self.generator)
-        with frozen(self.discriminator):
-            with autocast:
-                fake = self.generator.render(landmarks, self.psi)
-                terms = generator_losses(
-                    self.discriminator, self.content_loss, fake, real, landmarks, rows
-                )
-                matching = config.feature_weight * terms["feature_matching"]
-                loss = terms["content"] + matching + terms["adversarial"]
-            loss.backward()
-        self.generator_optimizer.step()
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        if config.ema is not None:
-            follow(self.average, self.generator, config.ema)
-            with torch.no_grad():
-                self.average_psi.lerp_(self.psi, 1 - config.ema)
-
-        for _ in range(config.d_steps):
-            update_spectral_norm(self.discriminator)
-            with autocast:
-                hinge, *_ = discriminator_loss(self.discriminator, fake, real, landmarks, rows)
-            hinge.backward()
-            self.discriminator_optimizer.step()
-            self.discriminator_optimizer.zero_grad(set_to_none=True)
-
-        logs = {name: float(term.detach()) for name, term in terms.items()}
-        logs |= {"generator": float(loss.detach()), "discriminator": float(hinge.detach())}
-        if not all(map(isfinite, logs.values())):
-            raise FloatingPointError(f"fine-tuning diverged: {logs}")
-        return logs
-
-    def run(self) -> Iterator[dict[str, float]]:
-        """The whole budget, with the losses of each iteration."""
-        iterations = self.config.iterations
-        for _ in range(budget(len(self.frames)) if iterations is None else iterations):
-            yield self.step()
-
-    def person(self) -> Person:
-        """The FT person as it stands."""
-        return Person(self.average, self.average_psi.detach(), tuned=True)
+def config_of(params: Params, options: Namespace) -> AdaptConfig:
+    """The section `adapt`, with what the command line says instead."""
+    given = {key: getattr(options, key, None) for key in ("variant", "iterations")}
+    asked = {key: value for key, value in given.items() if value is not None}
+    try:
+        return AdaptConfig(**(params.adapt.model_dump() | asked))
+    except ValueError as error:
+        raise UserError(f"adapt: {error}") from None
 
 
-def adapt(
-    embedder: Embedder,
-    generator: Generator,
-    discriminator: Discriminator,
-    content_loss: nn.Module,
-    frames: Tensor,
-    landmarks: Tensor,
-    config: AdaptConfig | None = None,
-) -> Person:
-    """T frames and their landmark pictures, (T, 3, S, S) each, to the person of the variant."""
-    config = config or AdaptConfig()
-    e_hat = embed(embedder, frames, landmarks)
-    if config.variant == "ff":
-        return feed_forward(generator, e_hat)
-    tuner = FineTuner(generator, discriminator, content_loss, e_hat, frames, landmarks, config)
-    for _ in tuner.run():
-        pass
-    return tuner.person()
+def facts_of(
+    model: Trained, config: AdaptConfig, sources: Sequence[Source], **more: object
+) -> dict[str, Any]:
+    """What a person file says of itself."""
+    frames = [source.facts() for source in sources]
+    return {
+        "kind": "person",
+        "variant": config.variant,
+        "frames": frames,
+        "code": code_version(),
+        "parents": [
+            {"kind": "model", "sha256": model.sha256},
+            *({"kind": "frames", **frame} for frame in frames),
+        ],
+        **more,
+    }
+
+
+def adapt(params: Params, options: Namespace) -> str:
+    """Learn and write one person; returns what to say."""
+    device = device_named(options.device)
+    config = config_of(params, options)
+    if options.shots is not None and options.shots < 1:
+        raise UserError(f"--shots {options.shots}: give 1 or more")
+    model = find_model(params, options.model, device)
+    finder = Finder(options.detector or params.landmarks.backend, options.device)
+    faces, sources = collect(
+        [Path(path) for path in options.frames],
+        finder,
+        options.shots,
+        max(STORED, model.size),
+        options.face,
+    )
+    person, iterations = learn(model, faces, config, device)
+    facts = facts_of(
+        *(model, config, sources), shots=len(faces), iterations=iterations, detector=finder.backend
+    )
+    save_person(options.output, person, model, facts)
+    tuned = f", {iterations} iterations" if config.variant == "ft" else ""
+    kib = storage.size(options.output) / 1024
+    return (
+        f"adapt: {config.variant} from {len(faces)} frames{tuned}; "
+        f"wrote {options.output} ({kib:,.0f} KiB)"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m training.adapt`."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument(
+        "--frames",
+        required=True,
+        nargs="+",
+        metavar="PATH",
+        help="of one person: videos, pictures or folders of pictures",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors")
+    parser.add_argument(
+        "--shots",
+        type=int,
+        metavar="T",
+        help=f"frames to learn from; default: {SHOTS} of a video, all of pictures",
+    )
+    parser.add_argument("--variant", choices=("ft", "ff"), help="default: adapt.variant")
+    parser.add_argument("--iterations", type=int, metavar="N", help="default: adapt.iterations")
+    add_model_options(parser)
+    options = parser.parse_args(argv)
+
+    def command() -> int:
+        progress.say(adapt(load(options.params), options))
+        return EXIT_OK
+
+    return guarded(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

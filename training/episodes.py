@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import mmap
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -36,6 +37,11 @@ from training.sampler import FRAMES, EpisodeSampler, shuffled
 POINTS = 68
 MAPS = 256
 """Tars held open by a process: a mapping keeps a file descriptor, and 1,024 is a common limit."""
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
+"""What a shard's name is made of. As `pipelines.schemas` says, which a GPU box need not have."""
+LARGEST_CROP = 2048
+"""Pixels a side of a stored picture; from there too."""
 
 VIDEO = ["source", "person", "video"]
 COLUMNS = [*VIDEO, "key", "shard", "shard_bytes", "frames", "landmarks_offset", "landmarks_size"]
@@ -92,19 +98,20 @@ class ShardIndex:
         self.numbers = _numbers(pc.list_flatten(table["frame_numbers"]))  # F, as the next two
         self.offsets = _numbers(pc.list_flatten(table["frame_offsets"]))
         self.sizes = _numbers(pc.list_flatten(table["frame_sizes"]))
-        self._check(str(path))
+        self._check(str(path), lengths)
 
-    def _check(self, path: str) -> None:
-        """Every span lies inside its tar and every stored frame has its landmarks."""
+    def _check(self, path: str, lengths: npt.NDArray[np.int64]) -> None:
+        """Names are plain, spans lie inside their tar, every stored frame has its landmarks."""
+        for name in self.shards:  # they become paths and addresses, and an index is handed on
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{path}: {name!r} is no shard's name; make the shards anew")
         same = len(self.numbers) == len(self.offsets) == len(self.sizes) == self.first_frame[-1]
         if same:
-            starts = self.first_frame[:-1]
-            ends = np.maximum.reduceat(self.offsets + self.sizes, starts)
-            ends = np.maximum(ends, self.landmarks_offset + self.landmarks_size)
-            wrong = (ends > self.bytes[self.shard_of]) | (
-                np.minimum.reduceat(self.offsets, starts) < 0
-            )
-            wrong |= np.maximum.reduceat(self.numbers, starts) >= self.rows
+            starts, limits = self.first_frame[:-1], self.bytes[self.shard_of]
+            wrong = _outside(self.offsets, self.sizes, np.repeat(limits, lengths))
+            wrong |= (self.numbers < 0) | (self.numbers >= np.repeat(self.rows, lengths))
+            wrong = np.logical_or.reduceat(wrong, starts)
+            wrong |= _outside(self.landmarks_offset, self.landmarks_size, limits)
         if not same or wrong.any():
             clip = self.keys[int(wrong.argmax())] if same else "a clip"
             raise ValueError(f"{path}: what it says of {clip} cannot be true; make the shards anew")
@@ -117,6 +124,13 @@ class ShardIndex:
     def clip_of(self, frame: int) -> int:
         """The clip that a frame is stored with."""
         return int(np.searchsorted(self.first_frame, frame, "right")) - 1
+
+
+def _outside(offsets: Any, sizes: Any, limits: Any) -> npt.NDArray[np.bool_]:
+    """Which spans are not within [0, limit); written so that no sum can overflow."""
+    inside = (offsets >= 0) & (offsets <= limits)
+    outside: npt.NDArray[np.bool_] = ~(inside & (sizes >= 0) & (sizes <= limits - offsets))
+    return outside
 
 
 def _begins_video(table: pa.Table) -> npt.NDArray[np.bool_]:
@@ -210,11 +224,11 @@ def _decode(jpeg: bytes, size: int, name: str) -> tuple[Pixels, int]:
     """A picture as (size, size, 3), and the side it is stored with."""
     try:
         image: Image.Image = Image.open(io.BytesIO(jpeg), formats=["JPEG"])
+        if image.width != image.height or image.width > LARGEST_CROP:  # before it takes memory
+            raise ValueError(f"{name} is {image.width}x{image.height}, not square or too large")
         image.load()
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is no whole JPEG ({error}): make its shard anew") from error
-    if image.width != image.height:
-        raise ValueError(f"{name} is {image.width}x{image.height}, not square")
     side = image.width
     if image.mode != "RGB":
         image = image.convert("RGB")

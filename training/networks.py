@@ -23,6 +23,9 @@ from training.layers import AdaIN, Block, Conv, Linear, SelfAttention
 COARSEST = 4
 """Side at which E and D sum over space."""
 
+LARGEST, MOST_BLOCKS = 8192, 64
+"""Of a side, of channels, and of blocks: no network is larger, but a stranger's file may say so."""
+
 ROW_DEVIATION = 0.05
 """Of w0 and of W's rows at the start."""
 
@@ -42,6 +45,10 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that the networks cannot have."""
+        if max(self.image_size, self.max_channels, self.generator_levels) > LARGEST:
+            raise ValueError(f"image_size, channels and levels must be {LARGEST} or less")
+        if not 0 <= self.residual_blocks <= MOST_BLOCKS:
+            raise ValueError(f"residual_blocks must be within 0..{MOST_BLOCKS}")
         size, coarsest = self.image_size, self.image_size >> self.generator_levels
         if size < 8 or size & (size - 1):
             raise ValueError(f"image_size is {size}; it must be a power of two, 8 or more")

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.errors import StopStage, UserError
+from pipelines.schemas import PLAIN_NAME
 
 
 def localize(
@@ -35,6 +36,8 @@ def localize(
         _fetch(index, local_index, index_sha256)
     table = pq.read_table(local_index, columns=["split", "shard", "shard_sha256"])
     for row in table.group_by(["split", "shard", "shard_sha256"]).aggregate([]).to_pylist():
+        if not all(PLAIN_NAME.fullmatch(str(word)) for word in row.values()):
+            raise UserError(f"{index} names {row['shard']!r}, which is no shard: make it anew")
         target = view / "shards" / row["split"] / f"{row['shard']}.tar"
         if row["split"] not in splits or target.exists():
             continue

@@ -59,7 +59,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise _unreadable(path, error) from error
     if _digest(tensors) != metadata["sha256"]:
         raise DamagedFile(f"{path}: its numbers are not the ones that were written; get it anew")
-    return tensors, json.loads(metadata["facts"])
+    return tensors, _facts(path, metadata)
 
 
 def read_facts(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Any]]:
@@ -69,7 +69,17 @@ def read_facts(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Any]]:
             metadata = _checked(path, file.metadata(), *kinds)
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
-    return metadata["kind"], json.loads(metadata["facts"])
+    return metadata["kind"], _facts(path, metadata)
+
+
+def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        facts = json.loads(metadata["facts"])
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(facts, dict):
+        raise DamagedFile(f"{path}: it tells nothing about itself; get it anew")
+    return facts
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -82,6 +92,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 def _checked(path: Path, metadata: dict[str, str] | None, *kinds: str) -> dict[str, str]:
     if not metadata or metadata.get("format") != FORMAT:
         raise DamagedFile(f"{path}: not written by Likeness, or by another version of it")
+    if not {"kind", "facts", "sha256"} <= metadata.keys():
+        raise DamagedFile(f"{path}: it tells too little about itself; get it anew")
     if metadata["kind"] not in kinds:
         raise UserError(f"{path} is a {metadata['kind']}, not a {' or a '.join(kinds)}")
     return metadata
@@ -121,11 +133,14 @@ def flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
 
 
 def unflatten(tensors: Mapping[str, Tensor], skeleton: Any) -> Any:
-    """What `flatten` took apart."""
+    """What `flatten` took apart. Raises DamagedFile for anything else."""
     if not isinstance(skeleton, dict):
         return skeleton
-    if "tensor" in skeleton:
-        return tensors[skeleton["tensor"]]
-    if "dict" in skeleton:
-        return {key: unflatten(tensors, value) for key, value in skeleton["dict"]}
-    return [unflatten(tensors, value) for value in skeleton["list"]]
+    try:
+        if "tensor" in skeleton:
+            return tensors[skeleton["tensor"]]
+        if "dict" in skeleton:
+            return {key: unflatten(tensors, value) for key, value in skeleton["dict"]}
+        return [unflatten(tensors, value) for value in skeleton["list"]]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DamagedFile("what the file says of its own structure cannot be true") from error

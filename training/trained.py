@@ -2,12 +2,12 @@
 
 A *model* holds E and G (their averages, where the setting has any) and D, without W and the
 optimizers. A *person* holds just what was adapted: psi' and, after fine-tuning, G without its
-projection. Both carry facts that lead back to what they were made from (`training.lineage`).
+projection. Both carry facts that lead back to what they were made from (`pipelines.lineage`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,18 +58,31 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     """Read a model file. Raises UserError where it is none, is damaged or does not fit."""
     path = Path(path)
     tensors, facts = tensor_file.read(path, MODEL)
-    state = tensor_file.unflatten(tensors, facts.pop("skeleton"))
-    networks = NetworkConfig(**facts["networks"])
-    built = Embedder(networks), Generator(networks), Discriminator(networks)
-    parts: dict[str, nn.Module] = dict(zip(PARTS, built, strict=True))
-    for name, module in parts.items():
-        try:
-            module.load_state_dict(state[name])
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: its {name} is of another version ({reason})") from error
+    state = tensor_file.unflatten(tensors, facts.pop("skeleton", None))
+    try:
+        networks = NetworkConfig(**facts["networks"])
+        with torch.device("meta"):  # what the file says of their size costs no memory yet
+            planned: Sequence[nn.Module] = _networks(networks)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: it names no networks that there are ({error})") from error
+    for name, module in zip(PARTS, planned, strict=True):
+        expected, found = module.state_dict(), state.get(name) if isinstance(state, dict) else None
+        found = found if isinstance(found, dict) else {}
+        if odd := sorted(map(str, expected.keys() ^ found.keys())):
+            raise UserError(f"{path}: its {name} is of another version ({odd[0]})")
+        for key, tensor in expected.items():
+            if not isinstance(found[key], torch.Tensor) or found[key].shape != tensor.shape:
+                raise UserError(f"{path}: its {name} is of another version ({key})")
+    built = _networks(networks)
+    parts: Sequence[nn.Module] = built
+    for name, module in zip(PARTS, parts, strict=True):
+        module.load_state_dict(state[name])
         module.to(device).eval().requires_grad_(False)
     return Trained(*built, networks, facts, storage.sha256(path))
+
+
+def _networks(config: NetworkConfig) -> tuple[Embedder, Generator, Discriminator]:
+    return Embedder(config), Generator(config), Discriminator(config)
 
 
 def save_person(url: str, person: Person, model: Trained, facts: Mapping[str, Any]) -> None:
@@ -84,10 +97,18 @@ def load_person(path: str | Path, model: Trained) -> tuple[Person, dict[str, Any
     """Read a person adapted from this very model, and its facts. Raises UserError otherwise."""
     path = Path(path)
     tensors, facts = tensor_file.read(path, PERSON)
-    if facts["model"]["sha256"] != model.sha256:
+    try:
+        parent = str(facts["model"]["sha256"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: it does not say from which model it was adapted") from error
+    if parent != model.sha256:
         raise UserError(
-            f"{path} was adapted from the model with sha256 {facts['model']['sha256'][:16]}, "
+            f"{path} was adapted from the model with sha256 {parent[:16]}, "
             f"not from this one ({model.sha256[:16]}); name that model or adapt anew"
         )
-    state = tensor_file.unflatten(tensors, facts.pop("skeleton"))
-    return Person.from_state_dict(state, model.generator), facts
+    state = tensor_file.unflatten(tensors, facts.pop("skeleton", None))
+    try:
+        return Person.from_state_dict(state, model.generator), facts
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: it does not fit its model ({reason})") from error

@@ -7,6 +7,8 @@ a complete body is probed before it counts as a video.
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
 import shutil
 import time
 import urllib.error
@@ -16,13 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from pipelines import storage
 from pipelines.errors import FATAL_ERRNOS, UserError, clean_detail
 from pipelines.params.dataset import Download
 from pipelines.schemas import Status
-from pipelines.site.fetch_errors import FetchError, from_yt_dlp
+from pipelines.site.fetch_errors import TOO_LARGE, TOO_LONG, FetchError, from_yt_dlp
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,36 @@ def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
             if _answers(url, settings.timeout):
                 return Body(_yt_dlp(url, settings, folder), "mirror", url)
         elif storage.exists(url):
+            if storage.size(url) > settings.max_bytes:
+                raise FetchError(Status.NO_FORMAT, TOO_LARGE)
             if storage.is_local(url):
                 return Body(storage.local_path(url), "mirror", url, in_place=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / Path(url).name
-            fs, path = fsspec.url_to_fs(url)
-            fs.get_file(path, str(target))
+            target = _prepared(folder) / Path(url).name
+            _copy(url, target, settings)
             return Body(target, "mirror", url)
     return None
+
+
+def _copy(url: str, target: Path, settings: Download) -> None:
+    deadline = time.monotonic() + settings.max_seconds
+    with storage.open_read(url) as body, target.open("wb") as file:
+        while chunk := body.read(storage.CHUNK):
+            if file.tell() + len(chunk) > settings.max_bytes:
+                raise FetchError(Status.NO_FORMAT, TOO_LARGE)
+            if time.monotonic() > deadline:
+                raise FetchError(Status.NETWORK, TOO_LONG)
+            file.write(chunk)
+
+
+def _prepared(folder: Path) -> Path:
+    """The folder of unfinished parts; yt-dlp goes on writing what lies there, so not to a link."""
+    if folder.is_symlink():
+        folder.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        if left.is_symlink():
+            left.unlink()
+    return folder
 
 
 def _answers(url: str, timeout: float) -> bool:
@@ -77,7 +99,7 @@ def _answers(url: str, timeout: float) -> bool:
         # Only a clear "not here" sends us on to the site; anything else is asked for in full,
         # so that its true status is recorded.
         return error.code not in (403, 404, 410)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise FetchError(Status.NETWORK, clean_detail(f"mirror: {error}")) from error
 
 
@@ -117,9 +139,9 @@ def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
 
     def stop_late(progress: dict[str, Any]) -> None:
         if progress.get("downloaded_bytes", 0) > settings.max_bytes:
-            raise FetchError(Status.NO_FORMAT, "larger than download.max_bytes")
+            raise FetchError(Status.NO_FORMAT, TOO_LARGE)
         if time.monotonic() > deadline:
-            raise FetchError(Status.NETWORK, "took longer than download.max_seconds")
+            raise FetchError(Status.NETWORK, TOO_LONG)
 
     options: dict[str, Any] = {
         "outtmpl": {"default": str(folder).replace("%", "%%") + "/video.%(ext)s"},
@@ -144,10 +166,14 @@ def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
     if settings.cookies:
         # yt-dlp writes cookies back: each fetch works on its own copy.
         copy = folder / "cookies.txt"
+        copy.unlink(missing_ok=True)
         try:
-            shutil.copyfile(settings.cookies, copy)
+            data = Path(settings.cookies).read_bytes()
         except FileNotFoundError:
             raise UserError(f"download.cookies: {settings.cookies}: no such file") from None
+        # Nobody else may read it, whatever this machine's files are like by default.
+        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
         options["cookiefile"] = str(copy)
     if settings.proxy:
         options["proxy"] = settings.proxy
@@ -177,10 +203,13 @@ def _ffmpeg() -> str | None:
 def _yt_dlp(url: str, settings: Download, folder: Path) -> Path:
     import yt_dlp
 
-    folder.mkdir(parents=True, exist_ok=True)
+    from pipelines.site.capped import CappedYoutubeDL
+
+    _prepared(folder)
     log = _Log()
+    options = ydl_options(settings, folder) | {"logger": log}
     try:
-        with yt_dlp.YoutubeDL(ydl_options(settings, folder) | {"logger": log}) as ydl:
+        with CappedYoutubeDL(options, settings.max_bytes, settings.max_seconds) as ydl:
             info = ydl.extract_info(url, download=True)
     except yt_dlp.utils.YoutubeDLError as error:
         raise from_yt_dlp(error) from error
@@ -216,6 +245,7 @@ def fetch(
     the status of the last try; the mirror's own failure is added to its detail.
     """
     from_here = ""
+    deadline = time.monotonic() + settings.max_seconds
     if settings.mirror:
         try:
             body = from_mirror(video, settings, folder)
@@ -239,7 +269,7 @@ def fetch(
             broken_off = not arrived and error.status in BROKEN_OFF
             if not broken_off:
                 _clear(folder)
-            if not broken_off or attempt == settings.retries:
+            if not broken_off or attempt == settings.retries or time.monotonic() > deadline:
                 raise FetchError(error.status, error.detail + from_here) from error
             time.sleep(wait(attempt, error.retry_after))
     raise AssertionError("unreachable")

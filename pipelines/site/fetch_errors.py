@@ -64,6 +64,9 @@ _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), status) for pattern, stat
 _WHO = re.compile(r"^(ERROR: )?\[[\w:+-]+\] \S+: ")
 
 
+TOO_LARGE, TOO_LONG = "larger than download.max_bytes", "took longer than download.max_seconds"
+
+
 class FetchError(Exception):
     """A fetch that did not give a video."""
 

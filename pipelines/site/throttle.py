@@ -19,17 +19,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.errors import UserError
+
 
 def state_file(kind: str, name: str) -> Path:
     """The machine-wide state file of a bucket or breaker, apart for each user."""
     short = hashlib.sha256(name.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"likeness-{kind}-{os.getuid()}-{short}.json"
+    return Path(tempfile.gettempdir()) / f"likeness-{os.getuid()}" / f"{kind}-{short}.json"
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[dict[str, Any]]:
     """The file's JSON object, written back before the lock is released."""
-    with path.open("ab+") as file:
+    # The names can be guessed and the temporary folder is everybody's: nobody else may have put
+    # something, least of all a link, where this file goes.
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if path.parent.is_symlink() or path.parent.stat().st_uid != os.getuid():
+        raise UserError(f"{path.parent} belongs to somebody else: have it removed, or set TMPDIR")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         try:

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.errors import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -96,13 +98,6 @@ def bad_row(where: str, reason: object, *identifiers: str) -> BadRow:
     """Build a BadRow that names those of person, video, utterance which are safe to repeat."""
     kept = [i if is_safe(i) else "" for i in identifiers]
     return BadRow(printable(where), printable(str(reason)), *kept)
-
-
-def printable(text: str) -> str:
-    """Escape what would break a terminal, a line-based log or UTF-8: controls, lone surrogates."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def quote(text: str, limit: int = 60) -> str:

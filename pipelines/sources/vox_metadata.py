@@ -72,6 +72,8 @@ def _read_row(line: bytes, header: list[str], where: str) -> Annotation | BadRow
         utterance = f"{start:06d}-{end:06d}"
         if (fps := decimal("fps", row["fps"])) <= 0:
             raise RowError(f"fps is {row['fps']}, not positive")
+        if not 1 <= fps <= 1000:
+            raise RowError(f"fps is {row['fps']}, not within 1..1000")
         if row["partition"] not in _SPLITS:
             raise RowError(f"partition is {quote(row['partition'])}, not train or test")
         if (box := _BOX.fullmatch(row["bbox"])) is None:

@@ -16,7 +16,7 @@ from pipelines.video import boxes as geometry
 from pipelines.video.encode import ClipFile, CropFilter
 from pipelines.video.frames import FrameReader, ShownFrame
 from pipelines.video.grid import GRID, LONGEST, Span
-from pipelines.video.probe import reason
+from pipelines.video.probe import MOST_PIXELS, reason
 from pipelines.video.scenes import BlockMeans, block_means, scene_score
 from pipelines.video.sound import read_sound
 from pipelines.video.types import ClipResult, ClipSpec, CropSettings
@@ -85,7 +85,11 @@ class ClipCutter:
             steady = geometry.smooth(self._faces, round(settings.smooth * GRID))
             square = geometry.moving if settings.policy == "track" else geometry.still
             self._crop = square(steady, settings.margin, sar)
-        if geometry.outside(self._crop, width, height):
+        left, top, right, bottom = self._crop.overhang(width, height)
+        if (left + width + right) * (top + height + bottom) > MOST_PIXELS:
+            detail = f"a box reaches far beyond the {width}x{height} picture"
+            self.verdict = (Status.OUT_OF_RANGE, detail)
+        elif geometry.outside(self._crop, width, height):
             self.verdict = (Status.OUT_OF_RANGE, f"a box lies outside the {width}x{height} picture")
 
     def show(self, shown: ShownFrame) -> None:

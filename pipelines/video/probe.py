@@ -31,6 +31,15 @@ _FORMATS = (
 )
 _LONGEST = 7 * 24 * 3600  # seconds; a header that says more is wrong
 _LARGEST = 16384  # pixels a side
+MOST_PIXELS = 2**26
+"""Of a picture, 8192 x 8192. A file of a few kilobytes may claim more, and cost gigabytes."""
+OPEN_OPTIONS = {
+    "format_whitelist": _FORMATS,
+    "protocol_whitelist": "file",
+    "max_streams": "100",
+    "max_pixels": str(MOST_PIXELS),
+}
+"""With which foreign files are opened: nothing that they name is opened as well."""
 _MAX_PACKETS = 256  # to find a first frame in
 _SEEN_MISSING = 2.0  # seconds that may lack at the end of a whole file
 
@@ -110,9 +119,8 @@ def open_container(path: str | Path) -> InputContainer:
     """
     # An absolute path cannot be taken for a URL, whatever the video is called.
     path = Path(path).absolute()
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
-        return av.open(str(path), "r", options=options, metadata_errors="replace")
+        return av.open(str(path), "r", options=OPEN_OPTIONS, metadata_errors="replace")
     except (FFmpegError, ValueError) as error:
         with path.open("rb") as file:  # an unreadable file is an OSError, not a bad video
             head = file.read(4096)
@@ -138,6 +146,7 @@ def video_stream(container: InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(Status.CORRUPT, "the codec of the video is unknown")
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     for other in container.streams:
         if other is not stream:
             other.discard = Discard.all

@@ -25,6 +25,7 @@ Samples = NDArray[np.float32]
 """(n,) mono, -1..1."""
 
 _GAP = 0.02  # seconds between sound and its timestamps that are bridged
+_RATES = range(1000, 1_000_001)  # samples a second; at one a second, a packet lasts for hours
 _RUN_UP = Fraction(1, 2)  # seconds decoded before a clip, for codecs that remember
 
 
@@ -104,6 +105,8 @@ class _Placer:
 
     def add(self, frame: AudioFrame, at: Fraction | None) -> None:
         """Append a frame that starts at a time, or right behind the last one if None."""
+        if frame.sample_rate not in _RATES:
+            raise ValueError(f"{frame.sample_rate} samples a second")
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         at = self._next if at is None else at
         if kind != self._format or abs(at - self._next) > _GAP:

@@ -1,187 +1,226 @@
 from __future__ import annotations
 
-import io
+import dataclasses
+import shutil
+from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from training import adapt
-from training.adapt import AdaptConfig, FineTuner, Person, budget
+from pipelines.errors import StopStage, UserError
+from pipelines.params import training as sections
+from training import adapt, trained
+from training.faces import Face, Finder, pictures_to
+from training.finetune import AdaptConfig, FineTuner
 from training.losses import ContentLoss
-from training.meta import MetaLearner
+from training.meta import MetaConfig, MetaLearner
 from training.networks import NetworkConfig
 from training.perceptual import Pixels
+from training.trained import Trained, load_model, load_person
 
-CONTENT = ContentLoss((Pixels(), 1.0))
+pytest.importorskip("mediapipe")
+
+MONA, VIDEO = "portraits/mona_lisa.jpg", "videos/le4aQb_Q9Qo.mp4"
+NETWORKS = NetworkConfig(64, 4, 16, generator_levels=3, residual_blocks=1)
+SETTING = {"setting": {"content": {"pixels": {"weight": 100.0}}}}
+PARAMS = """
+name: test
+catalog: {metadata: m, sources: [{name: s, reader: mp4}]}
+card: {title: t, licence: mit, description: d}
+landmarks: {backend: mediapipe}
+adapt: {iterations: 2, lr_generator: 1.0e-3}
+animate: {batch_size: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def finder() -> Finder:
+    return Finder()
 
 
 @pytest.fixture
-def learner(make_learner: Callable[..., MetaLearner]) -> MetaLearner:
-    return make_learner()
+def model_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    learner = MetaLearner(3, ContentLoss((Pixels(), 1.0)), MetaConfig(), NETWORKS)
+    trained.save_model(str(path), learner, SETTING)
+    return path
 
 
 @pytest.fixture
-def frames() -> torch.Tensor:
-    return torch.rand(3, 3, 32, 32) * 2 - 1
+def command(tmp_path: Path, model_file: Path) -> Callable[..., int]:
+    """`python -m training.adapt`, with a model and params of its own."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+
+    def run(*words: str | Path) -> int:
+        base = ["--params", tmp_path / "params.yaml", "--model", model_file]
+        return adapt.main([str(word) for word in [*base, *words]])
+
+    return run
 
 
-@pytest.fixture
-def marks() -> torch.Tensor:
-    return torch.rand(3, 3, 32, 32) * 2 - 1
-
-
-def tuner(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor, **settings: object
-) -> FineTuner:
-    e_hat = adapt.embed(learner.embedder, frames, marks)
-    return FineTuner(
-        learner.generator,
-        learner.discriminator,
-        CONTENT,
-        e_hat,
-        frames,
-        marks,
-        AdaptConfig(**settings),
-    )
-
-
-def test_fine_tuning_starts_at_feed_forward_bit_for_bit(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
-) -> None:
-    ff = adapt.feed_forward(learner.generator, adapt.embed(learner.embedder, frames, marks))
-    ft = tuner(learner, frames, marks).person()
-    assert torch.equal(ff.psi, ft.psi)
-    assert torch.equal(ff.render(marks), ft.render(marks))
-    with torch.no_grad():  # and both are what the meta-learner's own G says
-        e_hat = adapt.embed(learner.embedder, frames, marks)
-        expected = learner.generator.eval()(marks[:1], e_hat)
-    assert torch.equal(ff.render(marks[:1]), expected)
-
-
-def test_w_prime_is_w0_plus_e_hat_and_d_prime_is_d(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
-) -> None:
-    e_hat = adapt.embed(learner.embedder, frames, marks)
-    start = tuner(learner, frames, marks)
-    assert torch.equal(start.discriminator.w0.detach(), learner.discriminator.w0 + e_hat[0])
-    with torch.no_grad():
-        mine, _ = start.discriminator(frames, marks, start.no_row)
-        theirs, _ = learner.discriminator(frames, marks, e_hat)
-    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
-
-
-def test_fine_tuning_moves_psi_w_g_and_d_but_neither_p_nor_the_originals(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
-) -> None:
-    originals = [learner.embedder, learner.generator, learner.discriminator]
-    before = [v.clone() for m in originals for v in m.state_dict().values()]
-    ft = tuner(learner, frames, marks)
-    psi, w = ft.psi.detach().clone(), ft.discriminator.w0.detach().clone()
-    for _ in range(2):  # the first gives attention its gain, the second what is behind it
-        ft.step()
-    assert not torch.equal(ft.psi, psi)
-    assert not torch.equal(ft.discriminator.w0, w)
-    for mine, theirs in (
-        (ft.generator, learner.generator),
-        (ft.discriminator, learner.discriminator),
-    ):
-        for (name, new), old in zip(mine.named_parameters(), theirs.parameters(), strict=True):
-            if name != "b":  # moved only once a score is beyond the hinge
-                assert torch.equal(new, old) == name.startswith("projection."), name
-    assert all(
-        torch.equal(new, old)
-        for new, old in zip(
-            [v for m in originals for v in m.state_dict().values()], before, strict=True
+def faces_of(count: int) -> list[Face]:
+    draw = torch.Generator().manual_seed(0)
+    return [
+        Face(
+            torch.randint(0, 255, (64, 64, 3), generator=draw, dtype=torch.uint8).numpy(),
+            (torch.rand(68, 2, generator=draw) * 60).numpy(),
         )
-    )
-    assert all(p.grad is None for m in originals for p in m.parameters())
+        for _ in range(count)
+    ]
 
 
-def test_fine_tuning_learns_the_frames(learner: MetaLearner, marks: torch.Tensor) -> None:
-    frames = torch.full((3, 3, 32, 32), 0.5)
-    ft = tuner(learner, frames, marks, iterations=30, lr_generator=2e-3, ema=None)
-    losses = [logs["content"] for logs in ft.run()]
-    assert len(losses) == 30
-    assert losses[-1] < losses[0] / 2
-    assert (ft.person().render(marks) - frames).abs().mean() < losses[0] / 2
+def test_the_params_section_is_the_algorithms_config() -> None:
+    own = sections.Adapt().model_dump()
+    theirs = dataclasses.asdict(AdaptConfig())
+    assert own == {name: theirs[name] for name in own}
+    assert theirs.keys() - own.keys() == {"betas", "eps", "d_steps", "feature_weight"}
 
 
-def test_the_average_follows_psi_too(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
+def test_the_command_line_has_the_last_word() -> None:
+    params = Namespace(adapt=sections.Adapt(iterations=7, patience=3))
+    said = adapt.config_of(params, Namespace(variant="ff", iterations=None))
+    assert (said.variant, said.iterations, said.patience) == ("ff", 7, 3)
+    with pytest.raises(UserError, match="iterations"):
+        adapt.config_of(params, Namespace(variant=None, iterations=-1))
+
+
+# --- learning --------------------------------------------------------------------------------
+
+
+def test_ff_is_the_embedding_and_ft_moves_on_from_it(model_file: Path) -> None:
+    model, faces, cpu = load_model(model_file), faces_of(2), torch.device("cpu")
+    ff, none = adapt.learn(model, faces, AdaptConfig(variant="ff"), cpu)
+    ft, done = adapt.learn(model, faces, AdaptConfig(iterations=3), cpu)
+    assert (none, done) == (0, 3)
+    assert ff.generator is model.generator and not ff.tuned and ft.tuned
+    assert not torch.equal(ff.psi, ft.psi)
+
+
+def test_what_cannot_be_tuned_says_so(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, cpu = load_model(model_file), torch.device("cpu")
+
+    def learn(facts: dict[str, object], variant: str = "ft") -> None:
+        other = dataclasses.replace(model, facts=facts)
+        adapt.learn(other, faces_of(1), AdaptConfig(variant=variant, iterations=1), cpu)
+
+    with pytest.raises(UserError, match="--variant ff"):
+        learn({})
+    with pytest.raises(UserError, match="--variant ff"):
+        learn({"setting": {"content": {"pixels": {"weight": 1.0}}, "meta": {"variant": "ff"}}})
+    learn({}, "ff")
+    with pytest.raises(StopStage, match="no weights named"):
+        learn({"setting": {"content": {"vggface": {"weight": 1.0}}}})
+
+    def diverge(self: FineTuner) -> dict[str, float]:
+        raise FloatingPointError("fine-tuning diverged")
+
+    monkeypatch.setattr(FineTuner, "step", diverge)
+    with pytest.raises(StopStage, match=r"lower adapt\.lr_generator"):
+        learn(SETTING)
+
+
+def test_pictures_reach_the_networks_as_in_training(model_file: Path) -> None:
+    x = pictures_to([face.picture for face in faces_of(3)], 64, torch.device("cpu"))
+    assert x.shape == (3, 3, 64, 64) and x.min() >= -1 and x.max() <= 1
+
+
+# --- frames ----------------------------------------------------------------------------------
+
+
+def test_frames_are_spread_evenly_over_a_video(corpus: Path, finder: Finder) -> None:
+    video = corpus / VIDEO
+    found, sources = adapt.collect([video], finder, 3, 256)
+    assert len(found) == 3 and [s.path for s in sources] == [video]
+    whole, _ = adapt.collect([video], finder, 72, 256)
+    for face, number in zip(found, (0, 36, 71), strict=True):
+        assert (face.picture == whole[number].picture).all()
+        assert (face.points == whole[number].points).all()
+    assert len(adapt.collect([video], finder, None, 256)[0]) == 8
+
+
+def test_more_frames_than_a_video_has_is_one_line(corpus: Path, finder: Finder) -> None:
+    with pytest.raises(UserError, match=r"--shots 500: only 72 frames show a face in le4aQb"):
+        adapt.collect([corpus / VIDEO], finder, 500, 256)
+
+
+def test_a_folder_gives_what_it_has(
+    tmp_path: Path, corpus: Path, finder: Finder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ft = tuner(learner, frames, marks, ema=0.5)
-    start = ft.psi.detach().clone()
-    ft.step()
-    torch.testing.assert_close(ft.average_psi, (start + ft.psi.detach()) / 2)
-    assert AdaptConfig().ema == 0.972
+    shutil.copy(corpus / MONA, tmp_path / "b.jpg")
+    shutil.copy(corpus / "portraits/einstein.jpg", tmp_path / "a.jpg")
+    (tmp_path / "c.jpg").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture either")
+    found, sources = adapt.collect([tmp_path], finder, None, 256)
+    assert [s.path.name for s in sources] == ["a.jpg", "b.jpg"] and len(found) == 2
+    assert "passed over 1 of 3 pictures; the last: " in capsys.readouterr().out
+    found, _ = adapt.collect([tmp_path / "a.jpg", tmp_path / "b.jpg"], finder, 1, 256)
+    assert len(found) == 1
 
 
-def test_the_budget_of_the_paper() -> None:
-    assert budget(1) == 125
-    assert budget(8) == 188
-    assert budget(32) == 230
+def test_folders_that_will_not_do(tmp_path: Path, finder: Finder) -> None:
+    with pytest.raises(UserError, match="no pictures in this folder"):
+        adapt.collect([tmp_path], finder, None, 256)
+    (tmp_path / "c.jpg").write_text("no picture")
+    with pytest.raises(UserError, match="none of 1 pictures will do"):
+        adapt.collect([tmp_path], finder, None, 256)
+    with pytest.raises(UserError, match=r"gone: No such file"):
+        adapt.collect([tmp_path / "gone"], finder, None, 256)
 
 
-def test_a_run_repeats_bit_for_bit(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
+# --- the command -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["ft", "ff"])
+def test_a_person_file_leads_back_to_what_it_was_made_of(
+    tmp_path: Path,
+    corpus: Path,
+    model_file: Path,
+    command: Callable[..., int],
+    variant: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = AdaptConfig(iterations=3, batch_size=2)
-    networks = (learner.embedder, learner.generator, learner.discriminator, CONTENT)
-    first = adapt.adapt(*networks, frames, marks, config)
-    torch.rand(5)  # it has its own generator
-    second = adapt.adapt(*networks, frames, marks, config)
-    assert torch.equal(first.render(marks), second.render(marks))
+    out = tmp_path / "person.safetensors"
+    assert command("--frames", corpus / MONA, "-o", out, "--variant", variant) == 0
+    assert str(out) in capsys.readouterr().out
+    model: Trained = load_model(model_file)
+    person, facts = load_person(out, model)
+    assert person.tuned == (variant == "ft")
+    assert facts["kind"] == "person" and facts["variant"] == variant and facts["shots"] == 1
+    assert facts["iterations"] == (2 if variant == "ft" else 0)
+    assert facts["frames"] == [
+        {"name": "mona_lisa.jpg", "sha256": adapt.Source.of(corpus / MONA).sha256}
+    ]
+    assert facts["parents"][0] == {"kind": "model", "sha256": model.sha256}
+    assert facts["parents"][1] == {"kind": "frames", **facts["frames"][0]}
+    y = torch.zeros(1, 3, 64, 64)
+    assert person.render(y).shape == (1, 3, 64, 64)
 
 
-@pytest.mark.parametrize("variant", ["ff", "ft"])
-def test_a_person_comes_back_from_a_small_state(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor, variant: str
+def test_mistakes_are_one_line_and_exit_2(
+    tmp_path: Path,
+    corpus: Path,
+    model_file: Path,
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    person = adapt.adapt(
-        learner.embedder,
-        learner.generator,
-        learner.discriminator,
-        CONTENT,
-        frames,
-        marks,
-        AdaptConfig(variant=variant, iterations=2),
-    )
-    assert (person.generator is learner.generator) == (variant == "ff")
-    state = person.state_dict()
-    assert bool(state["generator"]) == (variant == "ft")
-    assert not any(k.startswith("projection") for k in state["generator"])
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    back = Person.from_state_dict(torch.load(file, weights_only=True), learner.generator)
-    assert torch.equal(back.render(marks), person.render(marks))
-
-
-def test_a_person_of_another_generator_is_refused(
-    learner: MetaLearner,
-    make_learner: Callable[..., MetaLearner],
-    frames: torch.Tensor,
-    marks: torch.Tensor,
-) -> None:
-    state = tuner(learner, frames, marks).person().state_dict()
-    other = make_learner(networks=NetworkConfig(64, 4, 16, residual_blocks=2))
-    with pytest.raises(ValueError, match="another shape"):
-        Person.from_state_dict(state, other.generator)
-
-
-def test_embedding_in_chunks_is_the_mean(
-    learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
-) -> None:
-    whole = adapt.embed(learner.embedder, frames, marks)
-    torch.testing.assert_close(adapt.embed(learner.embedder, frames, marks, chunk=2), whole)
-    assert not whole.requires_grad
-    assert learner.embedder.training
-
-
-@pytest.mark.parametrize(
-    "settings", [{"variant": "none"}, {"batch_size": 0}, {"iterations": -1}, {"d_steps": 0}]
-)
-def test_impossible_settings_are_refused(settings: dict[str, object]) -> None:
-    with pytest.raises(ValueError):
-        AdaptConfig(**settings)
+    out = tmp_path / "person.safetensors"
+    truncated = tmp_path / "cut.safetensors"
+    truncated.write_bytes(model_file.read_bytes()[:-1000])
+    person = tmp_path / "other.safetensors"
+    assert command("--frames", corpus / MONA, "-o", person, "--variant", "ff") == 0
+    capsys.readouterr()
+    for words, why in (
+        (("--frames", tmp_path / "gone.mp4"), "gone.mp4"),
+        (("--frames", corpus / MONA, "--shots", "0"), "--shots 0"),
+        (("--frames", corpus / MONA, "--shots", "2"), "only 1 frames show a face"),
+        (("--frames", corpus / MONA, "--model", tmp_path / "no.safetensors"), "no such model"),
+        (("--frames", corpus / MONA, "--model", truncated), "damaged, cut short"),
+        (("--frames", corpus / MONA, "--model", person), "is a person, not a model"),
+        (("--frames", corpus / MONA, "--device", "warp"), "--device warp"),
+    ):
+        assert command(*words, "-o", out) == 2
+        err = capsys.readouterr().err
+        assert why in err and err.count("\n") == 1
+        assert not out.exists()

@@ -1,0 +1,366 @@
+"""A hostile video site: bodies without end, drips, bombs, redirects and playlists to local files.
+
+Through the download stage and the real yt-dlp, over loopback.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tracemalloc
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from hostile_site import Handler, HostileSite, stopwatch
+
+from pipelines.schemas import Status
+
+Row = dict[str, Any]
+SECRET = b"the private words of a local file"
+MB = 2**20
+
+
+@pytest.fixture
+def video(tmp_path: Path, make_video: Callable[..., Path]) -> bytes:
+    return make_video(tmp_path / "made" / "v.mp4", frames=25, side=128).read_bytes()
+
+
+def left(tmp_path: Path) -> int:
+    """Bytes in the work folder."""
+    return sum(p.stat().st_size for p in (tmp_path / "work").rglob("*") if p.is_file())
+
+
+def test_a_site_that_behaves_is_served(fetch_all: Any, video: bytes) -> None:
+    """Else every test below would pass for the wrong reason."""
+    with HostileSite(v=lambda h: h.send(200, video, Content_Type="video/mp4")) as site:
+        assert fetch_all(["v"], url=site.template)["v"]["status"] == "ok"
+
+
+def endless(handler: Handler, kind: str = "video/mp4", first: bytes = b"\0" * 4096) -> None:
+    handler.head(Content_Type=kind)
+    handler.write(first)
+    handler.write_all(repeat(b"\0" * 65536))
+
+
+def test_a_body_without_end_is_cut_at_max_bytes(fetch_all: Any, tmp_path: Path) -> None:
+    with HostileSite(v=endless) as site:
+        row = fetch_all(["v"], url=site.template, max_bytes=3 * MB, max_seconds=60)["v"]
+    assert (row["status"], row["detail"]) == ("no_format", "larger than download.max_bytes")
+    assert site.sent < 20 * MB
+    assert left(tmp_path) < MB  # nothing of it is kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("text/html", b"<!doctype html><html><body>" + b"x" * 4096),
+        ("application/vnd.apple.mpegurl", b"#EXTM3U\n" + b"#" * 4096),
+        ("application/x-mpegurl", b"#EXTM3U\n#EXT-X-VERSION:3\n" + b"#" * 4096),
+    ],
+)
+def test_a_page_or_playlist_without_end_is_cut(
+    fetch_all: Any, monkeypatch: pytest.MonkeyPatch, kind: str, first: bytes
+) -> None:
+    from pipelines.site import capped
+
+    monkeypatch.setattr(capped, "PAGE", 4 * MB)
+    with HostileSite(v=lambda h: endless(h, kind, first)) as site:
+        row = fetch_all(["v"], url=site.template, max_bytes=100 * MB, max_seconds=60)["v"]
+    assert (row["status"], row["detail"]) == ("not_a_video", "a page without end")
+    assert site.sent < 30 * MB
+
+
+@pytest.mark.parametrize(("claims", "status"), [(10, "truncated"), (10**12, "no_format")])
+def test_a_length_that_lies_gives_no_video(
+    fetch_all: Any, video: bytes, claims: int, status: str
+) -> None:
+    def lie(handler: Handler) -> None:
+        handler.head(Content_Type="video/mp4", Content_Length=str(claims))
+        handler.write(video)
+
+    with HostileSite(v=lie) as site:
+        row = fetch_all(["v"], url=site.template)["v"]
+    assert row["status"] == status
+
+
+def drip_body(handler: Handler) -> None:
+    handler.head(Content_Type="video/mp4")
+    handler.write_all(repeat(b"\0"), every=0.1)
+
+
+def drip_promised_body(handler: Handler) -> None:
+    handler.head(Content_Type="video/mp4", Content_Length=str(10**6))
+    handler.write_all(repeat(b"\0"), every=0.1)
+
+
+def drip_page(handler: Handler) -> None:
+    handler.head(Content_Type="text/html")
+    handler.write(b"<!doctype html><html>" + b"x" * 600)
+    handler.write_all(repeat(b"x"), every=0.1)
+
+
+def drip_head(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    handler.write_all(repeat(b"x"), every=0.1)
+
+
+@pytest.mark.parametrize("drip", [drip_body, drip_promised_body, drip_page, drip_head])
+def test_a_drip_ends_at_max_seconds(fetch_all: Any, drip: Callable[[Handler], None]) -> None:
+    seconds = stopwatch()
+    with HostileSite(v=drip) as site:
+        row = fetch_all(["v"], url=site.template, max_seconds=2, retries=3)["v"]
+    assert (row["status"], row["detail"]) == ("network", "took longer than download.max_seconds")
+    assert seconds() < 25  # without the lid: hours
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "text/html"])
+def test_a_compressed_bomb_is_counted_as_it_unpacks(
+    fetch_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from pipelines.site import capped
+
+    monkeypatch.setattr(capped, "PAGE", 8 * MB)
+    start = b"<html><body>" if kind == "text/html" else b""
+    bomb = gzip.compress(start + bytes(400 * MB), 1)
+    assert len(bomb) < 4 * MB
+
+    def send(handler: Handler) -> None:
+        handler.send(200, bomb, Content_Type=kind, Content_Encoding="gzip")
+
+    tracemalloc.start()
+    try:
+        with HostileSite(v=send) as site:
+            row = fetch_all(["v"], url=site.template, max_bytes=8 * MB)["v"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert row["status"] in ("no_format", "not_a_video") and row["detail"]
+    assert peak < 100 * MB
+    assert left(tmp_path) < MB
+
+
+# --- to local files and elsewhere -------------------------------------------------------------
+
+
+@pytest.fixture
+def secret(tmp_path: Path, video: bytes) -> Path:
+    """A local file that a site must not get into the dataset: a video, so that a probe takes it."""
+    path = tmp_path / "secret.mp4"
+    path.write_bytes(video + SECRET)
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["file://{}", "file:{}", "ftp://127.0.0.1:9{}", "data:text/a,b"])
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+def test_a_redirect_leaves_the_web_nowhere(
+    fetch_all: Any, secret: Path, tmp_path: Path, scheme: str, code: int
+) -> None:
+    to = scheme.format(secret)
+    with HostileSite(v=lambda h: h.send(code, b"", Location=to)) as site:
+        row = fetch_all(["v"], url=site.template)["v"]
+    assert Status(row["status"]) is not Status.OK
+    assert row["path"] is None
+    assert_unread(tmp_path)
+
+
+def assert_unread(tmp_path: Path) -> None:
+    for place in ("work", "data", "metrics"):
+        for path in (tmp_path / place).rglob("*"):
+            assert path.is_dir() or SECRET not in path.read_bytes()
+
+
+def test_a_redirect_to_another_web_host_is_followed_and_what_it_gives_is_judged(
+    fetch_all: Any, video: bytes
+) -> None:
+    """Not defended: mirrors and sites redirect, and loopback is a host like others here."""
+    with HostileSite(inside=lambda h: h.send(200, b"role=admin", Content_Type="text/plain")) as own:
+        to = f"{own.url}/inside"
+        with HostileSite(v=lambda h: h.send(302, b"", Location=to)) as site:
+            row = fetch_all(["v"], url=site.template)["v"]
+    assert own.asked  # it was asked, ...
+    assert row["status"] != "ok" and "role=admin" not in str(row)  # ... and nothing was kept
+
+
+PLAYLISTS = {
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{}\n#EXT-X-ENDLIST\n",
+    "m3u8 key": '#EXTM3U\n#EXT-X-KEY:METHOD=AES-128,URI="file://{}"\n'
+    "#EXTINF:1,\nseg.ts\n#EXT-X-ENDLIST\n",
+    "m3u8 of m3u8": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nfile://{}\n",
+    "m3u8 map": '#EXTM3U\n#EXT-X-MAP:URI="file://{}"\n#EXTINF:1,\nseg.ts\n#EXT-X-ENDLIST\n',
+    "page": '<!doctype html><html><video src="file://{}"></video></html>',
+    "og": '<!doctype html><html><head><meta property="og:video" content="file://{}"></head></html>',
+    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+    "<BaseURL>file://{}</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "ffconcat": "ffconcat version 1.0\nfile {}\n",
+}
+KINDS = {"m3u8": "application/vnd.apple.mpegurl", "page": "text/html", "og": "text/html"}
+
+
+@pytest.mark.parametrize("name", sorted(PLAYLISTS))
+def test_a_playlist_or_page_fetches_no_local_file(
+    fetch_all: Any, secret: Path, tmp_path: Path, name: str
+) -> None:
+    body = PLAYLISTS[name].format(secret).encode()
+    kind = KINDS.get(name.partition(" ")[0], "application/dash+xml" if name == "mpd" else "")
+
+    def send(handler: Handler) -> None:
+        handler.send(200, body, Content_Type=kind or "video/mp4")
+
+    answers = {"v": send, "seg.ts": lambda h: h.send(200, bytes(188 * 4))}
+    with HostileSite(**answers) as site:
+        row = fetch_all(["v"], url=site.template)["v"]
+    assert site.asked
+    assert Status(row["status"]) is not Status.OK
+    assert_unread(tmp_path)
+
+
+def test_names_and_titles_that_a_site_gives_name_no_file(
+    fetch_all: Any, video: bytes, tmp_path: Path, written: Any
+) -> None:
+    def send(handler: Handler) -> None:
+        disposition = 'attachment; filename="../../../escaped;touch pwned.mp4"'
+        handler.send(200, video, Content_Type="video/mp4", Content_Disposition=disposition)
+
+    page = (
+        "<!doctype html><html><head><title>../../escaped $(touch pwned)</title>"
+        '<meta property="og:title" content="/escaped"></head>'
+        '<body><video src="{}/escaped.mp4"></video></body></html>'
+    )
+    with HostileSite(v=send) as site:
+        site.answers["escaped.mp4"] = send
+        body = page.format(site.url).encode()
+        site.answers["w"] = lambda h: h.send(200, body, Content_Type="text/html")
+        with written() as places:
+            rows = fetch_all(["v", "w"], url=site.template)
+    assert [row["status"] for row in rows.values()] == ["ok", "ok"]
+    own = [tmp_path / name for name in ("data", "work", "metrics", "temporary", "takedowns.csv")]
+    assert [p for p in places if not any(p.is_relative_to(o) for o in own)] == []
+    names = [str(p.relative_to(tmp_path)) for p in (*places, *tmp_path.rglob("*"))]
+    assert not any("escaped" in name or "pwned" in name for name in names)
+
+
+@pytest.mark.parametrize("suffix", ["exe", "sh", "py", "mp4/../../x", "desktop"])
+def test_an_extension_that_could_be_run_is_refused(
+    fetch_all: Any, video: bytes, tmp_path: Path, suffix: str
+) -> None:
+    page = f'<html><video><source src="/f.{suffix}" type="video/{suffix}"></video></html>'.encode()
+    with HostileSite(
+        v=lambda h: h.send(200, page, Content_Type="text/html"),
+        **{f"f.{suffix}".rpartition("/")[2]: lambda h: h.send(200, video, Content_Type="a/b")},
+    ) as site:
+        fetch_all(["v"], url=site.template)
+    kept = [p.suffix for p in (tmp_path / "work" / "videos").rglob("*") if p.is_file()]
+    assert set(kept) <= {".mp4", ".unknown_video"}
+
+
+# --- mirrors ----------------------------------------------------------------------------------
+
+
+def test_a_copy_in_a_mirror_folder_is_bound_by_max_bytes(
+    fetch_all: Any, video: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "v.mp4").write_bytes(video)
+    with HostileSite() as site:
+        mirror = {"mirror": str(tmp_path / "mirror"), "url": site.template}
+        row = fetch_all(["v"], max_bytes=len(video) - 1, **mirror)["v"]
+        assert row["status"] == "removed"
+        assert "mirror: no_format: larger than download.max_bytes" in row["detail"]
+        shutil.rmtree(tmp_path / "work")
+        assert fetch_all(["v"], max_bytes=len(video), **mirror)["v"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_copy_in_an_object_store_is_bound_by_max_bytes_whatever_it_says(
+    fetch_all: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lies: bool
+) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe(f"/{tmp_path.name}/v.mp4", bytes(5 * MB))
+    if lies:
+        monkeypatch.setattr(type(store), "size", lambda self, path: 10)
+    with HostileSite() as site:
+        mirror = f"memory://{tmp_path.name}"
+        row = fetch_all(["v"], mirror=mirror, url=site.template, max_bytes=MB)["v"]
+    assert "larger than download.max_bytes" in row["detail"]
+    assert left(tmp_path) < MB
+
+
+def test_a_slow_object_store_ends_at_max_seconds(
+    fetch_all: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import time
+
+    from pipelines import storage
+
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/v.mp4", bytes(5 * MB))
+
+    class Slow:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def read(self, size: int) -> bytes:
+            time.sleep(0.6)
+            return bytes(self.file.read(size // 4))
+
+        def __enter__(self) -> Slow:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.file.close()
+
+    real = storage.open_read
+    monkeypatch.setattr(
+        storage, "open_read", lambda u: Slow(real(u)) if u.startswith("memory:") else real(u)
+    )
+    with HostileSite() as site:
+        mirror = f"memory://{tmp_path.name}"
+        row = fetch_all(["v"], mirror=mirror, url=site.template, max_seconds=1)["v"]
+    assert "mirror: network: took longer than download.max_seconds" in row["detail"]
+
+
+@pytest.mark.parametrize("attack", [endless, drip_body])
+def test_an_http_mirror_is_bound_as_the_site_is(
+    fetch_all: Any, attack: Callable[[Handler], None]
+) -> None:
+    with HostileSite(v=attack) as mirror, HostileSite() as site:
+        limits = {"max_bytes": MB, "max_seconds": 3}
+        urls = {"mirror": f"{mirror.url}/{{video_id}}", "url": site.template}
+        row = fetch_all(["v"], **urls, **limits)["v"]
+    assert row["status"] == "removed"
+    assert "mirror: no_format: larger" in row["detail"] or "mirror: network" in row["detail"]
+
+
+def test_a_mirror_that_speaks_no_http_is_a_failed_mirror(fetch_all: Any, video: bytes) -> None:
+    def babble(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/9.9 \x00\xff garbage\r\n\r\n")
+
+    with (
+        HostileSite(v=babble) as mirror,
+        HostileSite(v=lambda h: h.send(200, video, Content_Type="video/mp4")) as site,
+    ):
+        urls = {"mirror": f"{mirror.url}/{{video_id}}", "url": site.template}
+        assert fetch_all(["v"], **urls)["v"]["status"] == "ok"
+
+
+def test_the_lid_counts_all_requests_of_a_fetch_together(
+    fetch_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A playlist of ever more pieces, each within the limit."""
+    from pipelines.site import capped
+
+    monkeypatch.setattr(capped, "PAGE", MB // 4)
+    lines: Iterator[str] = (f"#EXTINF:1,\n/seg{n}" for n in range(400))
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n" + "\n".join(lines) + "\n#EXT-X-ENDLIST\n"
+    pieces = {f"seg{n}": lambda h: h.send(200, bytes(188 * 1000)) for n in range(400)}
+    kind = "application/vnd.apple.mpegurl"
+    with HostileSite(v=lambda h: h.send(200, playlist.encode(), Content_Type=kind)) as site:
+        site.answers |= pieces
+        row = fetch_all(["v"], url=site.template, max_bytes=2 * MB, yt_dlp={"test": False})["v"]
+    assert (row["status"], row["detail"]) == ("no_format", "larger than download.max_bytes")
+    assert site.sent < 10 * MB
+    assert left(tmp_path) < MB

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from pipelines.errors import UserError
+from pipelines.params import training as sections
+from training import adapt, animate, live, marking, trained
+from training.animate import Job, Scene, Subject
+from training.faces import Face, Finder, Picture, follow, from_picture
+from training.finetune import Person
+from training.live import File, Follower, Recording, Shot, run
+from training.losses import ContentLoss
+from training.meta import MetaConfig, MetaLearner
+from training.networks import Generator, NetworkConfig
+from training.perceptual import Pixels
+
+pytest.importorskip("mediapipe")
+
+MONA, DRIVER = "portraits/mona_lisa.jpg", "videos/le4aQb_Q9Qo.mp4"
+NETWORKS = NetworkConfig(64, 4, 16, generator_levels=3, residual_blocks=1)
+
+
+@pytest.fixture(scope="module")
+def finder() -> Finder:
+    return Finder()
+
+
+@pytest.fixture
+def job(corpus: Path, finder: Finder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    generator = Generator(NETWORKS)
+    face: Face = from_picture(corpus / MONA, finder)
+    person = Person(generator, torch.randn(1, sum(generator.psi_sizes)), tuned=False)
+    subject = Subject(adapt.Source.of(corpus / MONA), face, person)
+    scene = Scene([subject], 64, "side-by-side", "AI-generated", torch.device("cpu"))
+    return Job(scene, finder, sections.Animate(), marking.keys(None, None), {"parents": []})
+
+
+class Audience:
+    """A sink without a screen; leaves after some frames."""
+
+    def __init__(self, patience: int = 10**6) -> None:
+        self.frames: list[Picture] = []
+        self.times: list[float] = []
+        self.patience = patience
+
+    def show(self, frame: Picture, at: float) -> bool:
+        self.frames.append(frame)
+        self.times.append(at)
+        return len(self.frames) < self.patience
+
+    def close(self) -> None: ...
+
+
+def test_a_recording_is_shown_frame_by_frame(corpus: Path, job: Job) -> None:
+    audience = Audience()
+    latency = run(job, Recording(corpus / DRIVER, paced=False), [audience])
+    assert len(audience.frames) == len(latency.whole) == 72
+    assert audience.frames[0].shape == (64, 256, 3)
+    np.testing.assert_allclose(audience.times, np.arange(72) / 30)
+    assert all(
+        w >= d + g for w, d, g in zip(latency.whole, latency.detect, latency.generate, strict=True)
+    )
+    for word in ("latency", "detect", "generate", "ms (p95"):
+        assert word in latency.words()
+    # The label stays on: its plate darkens the foot of what was generated.
+    bare = Scene(job.scene.subjects, 64, "plain", None, torch.device("cpu"))
+    with bare.ready():
+        plain = bare.frames([job.scene.subjects[0].face.points[None]], [])[0]
+    foot = np.mean([frame[50:60, 196:252] for frame in audience.frames])
+    assert foot < 0.8 * plain[50:60, 4:60].mean()
+
+
+def test_the_show_ends_when_the_audience_leaves(corpus: Path, job: Job) -> None:
+    audience = Audience(patience=3)
+    assert len(run(job, Recording(corpus / DRIVER, paced=False), [audience]).whole) == 3
+
+
+class Webcam:
+    """Frames that do not wait, like a camera's; some of them without a face."""
+
+    fps, waits, facts = Fraction(10), False, {"name": "camera 0"}
+
+    def __init__(self, pictures: list[Picture]) -> None:
+        self.pictures = pictures
+
+    def __iter__(self) -> Iterator[Shot]:
+        for number, picture in enumerate(self.pictures):
+            yield Shot(picture, number / 10, time.perf_counter())
+
+
+def test_a_cameras_first_second_is_not_shown_late(corpus: Path, job: Job) -> None:
+    pictures = [shot.picture for shot in Recording(corpus / DRIVER, paced=False)][:20]
+    empty = np.zeros_like(pictures[0])
+    audience = Audience()
+    run(job, Webcam([empty, empty, *pictures, empty]), [audience])
+    # Ten frames with a face are the reference; the last of them is the first to be shown.
+    assert len(audience.frames) == 12
+    assert audience.times[0] == pytest.approx(1.1)
+    # A lost face keeps the last motion.
+    before, after = (frame[:, 128:192].astype(int) for frame in audience.frames[-2:])
+    assert after.any() and np.abs(before - after).mean() < 20
+
+
+def test_no_face_at_all_is_one_line(job: Job) -> None:
+    with pytest.raises(UserError, match="camera 0: no face seen"):
+        run(job, Webcam([np.zeros((64, 64, 3), np.uint8)] * 3), [Audience()])
+
+
+def test_ctrl_c_ends_a_show_without_losing_it(corpus: Path, job: Job) -> None:
+    class Impatient(Audience):
+        def show(self, frame: Picture, at: float) -> bool:
+            super().show(frame, at)
+            if len(self.frames) == 5:
+                raise KeyboardInterrupt
+            return True
+
+    audience = Impatient()
+    run(job, Recording(corpus / DRIVER, paced=False), [audience])
+    assert len(audience.frames) == 5
+
+
+def test_the_tracker_finds_what_the_detector_finds(corpus: Path, finder: Finder) -> None:
+    footage = follow(corpus / DRIVER, finder)
+    crop = footage.crop.boxes[0]
+    follower = Follower(finder)
+    apart = []
+    for number, shot in enumerate(Recording(corpus / DRIVER, paced=False)):
+        if number == 20:
+            break
+        scale = 640 / shot.picture.shape[0]
+        top = (640 - 360) / 2  # the whole picture lies in a square
+        seen = follower(shot.picture) * scale - [0, top]
+        theirs = footage.points[number] * (crop[2] / 256) + crop[:2]
+        apart.append(np.linalg.norm(seen - theirs, axis=1).mean())
+    assert np.mean(apart) < 0.03 * crop[2]
+
+
+def test_late_frames_are_repeated_in_a_file() -> None:
+    class Counting:
+        frames = 0
+
+        def write(self, frames: np.ndarray) -> None:
+            self.frames += len(frames)
+
+        def close(self) -> None: ...
+
+    writer = Counting()
+    file = File(writer, Fraction(10))
+    for at in (0.0, 0.1, 0.5, 0.52):
+        file.show(np.zeros((4, 4, 3), np.uint8), at)
+    assert writer.frames == file.count == 6
+
+
+def test_the_command_writes_a_signed_file(
+    tmp_path: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    (tmp_path / "params.yaml").write_text(
+        "name: test\ncatalog: {metadata: m, sources: [{name: s, reader: mp4}]}\n"
+        "card: {title: t, licence: mit, description: d}\nlandmarks: {backend: mediapipe}\n"
+    )
+    learner = MetaLearner(3, ContentLoss((Pixels(), 1.0)), MetaConfig(), NETWORKS)
+    trained.save_model(str(tmp_path / "tiny.safetensors"), learner, {})
+    out = tmp_path / "live.mp4"
+
+    def command(*words: str | Path) -> int:
+        base = ["--params", tmp_path / "params.yaml", "--model", tmp_path / "tiny.safetensors"]
+        base += ["--portrait", corpus / MONA, "--live"]
+        return animate.main([str(word) for word in [*base, *words]])
+
+    assert command("--driver", corpus / DRIVER, "-o", out) == 0
+    said = capsys.readouterr().out
+    assert "live: 72 frames; latency" in said and "p95" in said and "signed" in said
+    with av.open(str(out)) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 72
+    assert marking.verify(out).state is marking.State.MADE
+    facts = json.loads(marking.sidecar_path(out).read_text())["facts"]
+    assert facts["driver"]["name"] == Path(DRIVER).name and facts["label"] == "AI-generated"
+
+    for words, why in (
+        (("--driver", corpus / DRIVER), "no display"),
+        (("--driver", "97"), "no display"),
+        (("--driver", "97", "-o", tmp_path / "b.mp4"), "no camera opens there"),
+        (("--driver", tmp_path / "gone.mp4", "-o", tmp_path / "b.mp4"), "no such file"),
+    ):
+        assert command(*words) == 2
+        err = capsys.readouterr().err
+        assert why in err and err.count("\n") == 1
+
+
+def test_a_missing_virtual_camera_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyvirtualcam", None)
+    with pytest.raises(UserError, match="pip install pyvirtualcam"):
+        live.VirtualCamera(Fraction(25))

@@ -1,0 +1,373 @@
+"""Animate: bring portraits to life with the motion of a driver's face.
+
+The portrait's own frame (or a person file of `training.adapt`) tells who is seen, the driver's
+landmarks, adapted to the portrait's face, how they move. What is written wears a visible label and
+signed content credentials. Output: .mp4 with the driver's sound, .gif, or a folder of PNG frames
+(a name that ends in / or has no dot). --live takes a camera or a video as it comes.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipelines import progress
+from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.errors import UserError
+from pipelines.params import Params, load
+from pipelines.params import training as sections
+from pipelines.version import code_version
+from pipelines.video.grid import GRID
+from pipelines.video.probe import MediaError
+from pipelines.video.sound import Samples, read_sound
+from training import marking
+from training.adapt import Source, add_model_options, config_of, device_named, find_model, learn
+from training.faces import (
+    STORED,
+    Face,
+    Finder,
+    Footage,
+    Picture,
+    drawings,
+    follow,
+    from_picture,
+    resized,
+    unit,
+)
+from training.finetune import Person
+from training.layouts import (
+    LAYOUTS,
+    SOUND_RATE,
+    Frames,
+    Layout,
+    Row,
+    Writer,
+    check_output,
+    compose,
+    layout_for,
+    open_writer,
+)
+from training.retarget import Motion, retarget, smooth
+from training.trained import Trained, load_person
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A portrait and the person it shows."""
+
+    source: Source
+    face: Face
+    person: Person
+
+
+@dataclass(slots=True, eq=False)
+class Scene:
+    """Makes labelled frames of subjects from the landmarks that move them."""
+
+    subjects: Sequence[Subject]
+    size: int
+    """S of the model."""
+    layout: Layout
+    label: str | None
+    device: torch.device
+    seconds: float = 0.0
+    """Spent in the generator, so far."""
+    _render: list[Callable[[torch.Tensor], torch.Tensor]] = field(default_factory=list)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """`frames` may be asked for inside: the weights are prepared once."""
+        with ExitStack() as stack:
+            self._render = [stack.enter_context(s.person.ready()) for s in self.subjects]
+            yield
+
+    def frames(
+        self, points: Sequence[npt.NDArray[np.floating]], driver: Sequence[Picture]
+    ) -> Frames:
+        """Frames to be shown, of (n, 68, 2) landmarks for each subject, in pixels of its crop.
+
+        driver: n crops of any size; may be empty where the layout does not show it.
+        """
+        shown = np.empty((0, self.size, self.size, 3), np.uint8)
+        if driver:
+            shown = np.stack([resized(picture, self.size) for picture in driver])
+        rows = []
+        for subject, render, moved in zip(self.subjects, self._render, points, strict=True):
+            portrait = subject.face.picture
+            drawn = drawings(moved, portrait.shape[0], self.size)
+            started = time.perf_counter()
+            made = to_pictures(render(unit(drawn, self.device)))
+            self.seconds += time.perf_counter() - started
+            if self.label is not None:
+                made = marking.draw_label(made, self.label)
+            rows.append(Row(resized(portrait, self.size), drawn, made))
+        return compose(self.layout, rows, shown)
+
+
+def to_pictures(x: torch.Tensor) -> Frames:
+    """(n, 3, S, S) in [-1, 1] to (n, S, S, 3) uint8."""
+    pictures = ((x.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(pictures.movedim(1, -1).cpu().numpy())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Everything but the driver."""
+
+    scene: Scene
+    finder: Finder
+    settings: sections.Animate
+    """With what the command line says instead."""
+    keys: marking.Keys
+    facts: dict[str, Any]
+
+    @property
+    def motion(self) -> Motion:
+        """How the driver's motion is taken."""
+        return self.settings.motion
+
+    @property
+    def side(self) -> int:
+        """Pixels of the crops in which landmarks are found."""
+        return max(STORED, self.scene.size)
+
+    def facts_with(self, driver: dict[str, str]) -> dict[str, Any]:
+        """What the output says of itself."""
+        parents = [*self.facts["parents"], {"kind": "driver", **driver}]
+        return {**self.facts, "driver": driver, "parents": parents}
+
+
+def prepare(params: Params, options: Namespace) -> Job:
+    """Check what can be checked, load the model, find the portraits' faces, learn who they are.
+
+    Raises UserError for what does not go together and for what cannot be used.
+    """
+    own = params.animate
+    asked = {"motion": options.motion, "batch_size": options.batch}
+    settings = own.model_copy(update={k: v for k, v in asked.items() if v is not None})
+    if settings.batch_size < 1:
+        raise UserError(f"--batch {options.batch}: give 1 or more")
+    if options.person and len(options.portrait) > 1:
+        raise UserError(f"--person is one person, but there are {len(options.portrait)} portraits")
+    if options.person and options.variant:
+        raise UserError("--person says by itself how it was learned: leave out --variant")
+    layout = layout_for(len(options.portrait), options.layout)
+    keys = marking.keys(own.certificate, own.key)
+    device = device_named(options.device)
+    model = find_model(params, options.model, device)
+    label = None if options.no_label else own.label
+    if label is None:
+        progress.say("animate: the visible label is off (--no-label); the file's facts say so")
+    else:  # a label that does not fit is told before any work
+        marking.draw_label(np.zeros((1, model.size, model.size, 3), np.uint8), label)
+
+    finder = Finder(options.detector or params.landmarks.backend, options.device)
+    side = max(STORED, model.size)
+    paths = [Path(portrait) for portrait in options.portrait]
+    faces = [from_picture(path, finder, side, options.face) for path in paths]
+    persons, variant, of_person = _persons(params, options, model, faces, device)
+    subjects = [
+        Subject(Source.of(path), face, person)
+        for path, face, person in zip(paths, faces, persons, strict=True)
+    ]
+    portraits = [subject.source.facts() for subject in subjects]
+    facts = {
+        "kind": "video",
+        "model": {"sha256": model.sha256, "facts": model.facts},
+        **of_person,
+        "portraits": portraits,
+        "motion": settings.motion,
+        "layout": layout,
+        "variant": variant,
+        "label": "off" if label is None else label,
+        "code": code_version(),
+        "parents": [
+            {"kind": "model", "sha256": model.sha256},
+            *({"kind": "person", "sha256": one["sha256"]} for one in of_person.values()),
+            *({"kind": "portrait", **one} for one in portraits),
+        ],
+    }
+    return Job(Scene(subjects, model.size, layout, label, device), finder, settings, keys, facts)
+
+
+def _persons(
+    params: Params,
+    options: Namespace,
+    model: Trained,
+    faces: Sequence[Face],
+    device: torch.device,
+) -> tuple[list[Person], str, dict[str, Any]]:
+    """The person of each face, their variant, and the facts of a person file."""
+    if options.person:
+        person, facts = load_person(options.person, model)
+        source = Source.of(Path(options.person))
+        return (
+            [person],
+            "ft" if person.tuned else "ff",
+            {"person": {**source.facts(), "facts": facts}},
+        )
+    chosen = Namespace(variant=options.variant or "ff")
+    config = config_of(params, chosen)
+    return [learn(model, [face], config, device)[0] for face in faces], config.variant, {}
+
+
+@contextmanager
+def published(
+    output: str, job: Job, driver: dict[str, str], fps: Fraction, sound: Samples | None
+) -> Iterator[Writer]:
+    """A writer whose work is signed and appears under its name when the block ends in peace."""
+    final = check_output(output)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    marks: dict[str, Any] = {"label": job.scene.label, "keys": job.keys}
+    facts = job.facts_with(driver)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".likeness-") as folder:
+        scratch = Path(folder, final.name)
+        writer = open_writer(scratch, fps, sound)
+        try:
+            yield writer
+        finally:
+            writer.close()
+        if not scratch.is_dir():
+            marking.sign(scratch, facts=facts, into=final, **marks)
+            return
+        sidecar = marking.sign(scratch, facts=facts, **marks)
+        scratch.rename(final)
+        sidecar.replace(marking.sidecar_path(final))
+
+
+def animate(job: Job, driver: Path, output: str, which: int | None = None) -> str:
+    """Write what a driver makes of the portraits; returns what to say. Raises UserError."""
+    check_output(output)
+    scene, settings = job.scene, job.settings
+    footage = follow(driver, job.finder, job.side, which, "--driver-face")
+    count = len(footage.points)
+    if footage.missing:
+        progress.say(
+            f"animate: {footage.missing} of {count} frames of {driver.name} show no face; "
+            "the motion is carried over them"
+        )
+    moved = [
+        smooth(
+            retarget(footage.points, subject.face.points, job.motion),
+            float(footage.fps),
+            settings.min_cutoff,
+            settings.beta * STORED / job.side,
+        )
+        for subject in scene.subjects
+    ]
+    pictures = iter(()) if scene.layout == "plain" else footage.pictures()
+    sound = sound_of(footage) if output.lower().endswith(".mp4") else None
+    facts = Source.of(driver).facts()
+    with (
+        scene.ready(),
+        published(output, job, facts, footage.fps, sound) as writer,
+        progress.simple("animate", "frames", count) as advance,
+    ):
+        for at in range(0, count, settings.batch_size):
+            now = slice(at, min(at + settings.batch_size, count))
+            crops = list(islice(pictures, now.stop - now.start))
+            writer.write(scene.frames([points[now] for points in moved], crops))
+            advance(now.stop - now.start)
+    return (
+        f"animate: wrote {output}: {count} frames at {float(footage.fps):g} fps"
+        f"{', with sound' if sound is not None else ''}; generated at "
+        f"{count * len(scene.subjects) / max(scene.seconds, 1e-9):.1f} frames/s\n"
+        f"animate: signed; its facts stand in {marking.sidecar_path(Path(output))}"
+    )
+
+
+def sound_of(footage: Footage) -> Samples | None:
+    """The driver's sound, mono, exactly as long as its frames; None where it has none."""
+    seconds = len(footage.points) / footage.fps
+    try:
+        sound, damage = read_sound(footage.path, 0, ceil(seconds * GRID), SOUND_RATE)
+    except MediaError as error:
+        sound, damage = None, error.detail
+    if damage:
+        progress.say(f"animate: {footage.path.name}: {damage}")
+    return None if sound is None else sound[: round(seconds * SOUND_RATE)]
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument(
+        "--portrait",
+        required=True,
+        nargs="+",
+        metavar="PICTURE",
+        help="who is to move; several make a grid",
+    )
+    parser.add_argument(
+        "--driver", metavar="VIDEO", help="whose motion; with --live also a camera: 0, /dev/video0"
+    )
+    parser.add_argument("-o", "--output", metavar="OUT.mp4|OUT.gif|FOLDER/")
+    parser.add_argument("--person", metavar="FILE", help="of training.adapt, for the portrait")
+    parser.add_argument(
+        "--motion", choices=get_args(Motion), help="default: animate.motion of the params"
+    )
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, help="default: plain, or grid for several portraits"
+    )
+    parser.add_argument(
+        "--variant",
+        choices=("ff", "ft"),
+        help="without --person: take the portrait's frame as it is (ff, the default) or tune (ft)",
+    )
+    parser.add_argument(
+        "--no-label", action="store_true", help="no visible label; the signed facts will say so"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="default: animate.batch_size")
+    parser.add_argument(
+        "--driver-face", type=int, metavar="N", help="which face of a driver with several"
+    )
+    add_model_options(parser)
+    parser.add_argument("--live", action="store_true", help="frame by frame, as they come")
+    parser.add_argument(
+        "--virtual-camera", action="store_true", help="with --live: be a camera to other programs"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m training.animate`."""
+    parser = arguments(__doc__ or "")
+    add_options(parser)
+    options = parser.parse_args(argv)
+
+    def command() -> int:
+        params = load(options.params)
+        if options.live:
+            from training import live  # it needs this module
+
+            progress.say(live.perform(params, options))
+            return EXIT_OK
+        if options.virtual_camera:
+            raise UserError("--virtual-camera goes with --live")
+        if not options.driver or not options.output:
+            raise UserError("name a driver and an output: --driver VIDEO -o OUT.mp4, or use --live")
+        check_output(options.output)
+        job = prepare(params, options)
+        said = animate(job, Path(options.driver), options.output, options.driver_face)
+        progress.say(said)
+        return EXIT_OK
+
+    return guarded(command)
+
+
+if __name__ == "__main__":
+    from training.animate import main
+
+    sys.exit(main())
