@@ -1,7 +1,8 @@
 """How what was generated is laid out, and the files it becomes: mp4, gif or a folder of PNGs.
 
 Pictures are uint8 RGB, S the side of the model's. Writers fill a scratch file that the caller signs
-and publishes when all frames are in; the same frames and sound give the same bytes.
+and publishes when all frames are in. The same frames and sound give the same bytes (from 64 pixels
+a side on: of smaller pictures x264 reads memory that nobody wrote).
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def test_a_cache_of_remote_shards_writes_nowhere_else(
 @pytest.fixture
 def told(finished: Callable[..., Params], without_beam: Any) -> Params:
     """A finished set."""
-    params = finished()
+    params = finished((3,))
     engine.run(shard.prepare(params))
     assert verify.verify(params)["clips"]
     return params
