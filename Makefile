@@ -19,7 +19,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP) ## Rebuild the embedded sample end to end: catalog to card, under DVC
+demo: $(STAMP) ## Rebuild the embedded sample, train a tiny network on it, animate a photograph
 	$(BIN)/python -m pipelines.sample demo
 
 test: $(STAMP) ## Run the tests (prints what was skipped and why)
@@ -40,4 +40,4 @@ bench: $(STAMP) ## Run the benchmarks, each paired with its reference
 	$(BIN)/python benchmarks/landmarks.py
 
 clean: ## Remove what the demo made (not .venv)
-	rm -rf data work sample metrics dataset_cards/sample .dvc/cache .dvc/tmp dvc.lock
+	rm -rf data work sample metrics models results runs dataset_cards/sample .dvc/cache .dvc/tmp dvc.lock
