@@ -130,7 +130,8 @@ def whole_path(
     scene = animate.Scene([subject], size, "plain", "AI-generated", person.psi.device)
     keys = marking.keys(None, None)
     job = animate.Job(scene, finder, Animate(batch_size=batch), keys, {"parents": []})
-    return lambda: animate.animate(job, driver, str(folder / "out.mp4"))
+    out = str(folder / "out.mp4")
+    return lambda: animate.animate(job, faces.follow(driver, finder), out)
 
 
 def compare_whole(

@@ -39,12 +39,14 @@ from training.adapt import Source, add_model_options, config_of, device_named, f
 from training.faces import (
     STORED,
     Face,
+    Film,
     Finder,
     Footage,
     Picture,
     drawings,
     follow,
     from_picture,
+    read_picture,
     resized,
     unit,
 )
@@ -151,10 +153,13 @@ class Job:
         return {**self.facts, "driver": driver, "parents": parents}
 
 
-def prepare(params: Params, options: Namespace) -> Job:
-    """Check what can be checked, load the model, find the portraits' faces, learn who they are.
+def prepare(
+    params: Params, options: Namespace, driver: Path | None = None
+) -> tuple[Job, Footage | None]:
+    """Check, load the model, find all faces, the driver's too, and last learn the portraits.
 
-    Raises UserError for what does not go together and for what cannot be used.
+    Raises UserError for what does not go together and for what cannot be used: what takes longest
+    comes last. driver: a video, or None where a live one will tell for itself.
     """
     own = params.animate
     asked = {"motion": options.motion, "batch_size": options.batch}
@@ -166,6 +171,9 @@ def prepare(params: Params, options: Namespace) -> Job:
     if options.person and options.variant:
         raise UserError("--person says by itself how it was learned: leave out --variant")
     layout = layout_for(len(options.portrait), options.layout)
+    paths = [Path(portrait) for portrait in options.portrait]
+    for path in paths:  # a wrong name is told before a model is loaded
+        read_picture(path)
     keys = marking.keys(own.certificate, own.key)
     device = device_named(options.device)
     model = find_model(params, options.model, device)
@@ -177,8 +185,10 @@ def prepare(params: Params, options: Namespace) -> Job:
 
     finder = Finder(options.detector or params.landmarks.backend, options.device)
     side = max(STORED, model.size)
-    paths = [Path(portrait) for portrait in options.portrait]
     faces = [from_picture(path, finder, side, options.face) for path in paths]
+    footage = None
+    if driver is not None:
+        footage = follow(driver, finder, side, options.driver_face, "--driver-face")
     persons, variant, of_person = _persons(params, options, model, faces, device)
     subjects = [
         Subject(Source.of(path), face, person)
@@ -201,7 +211,8 @@ def prepare(params: Params, options: Namespace) -> Job:
             *({"kind": "portrait", **one} for one in portraits),
         ],
     }
-    return Job(Scene(subjects, model.size, layout, label, device), finder, settings, keys, facts)
+    scene = Scene(subjects, model.size, layout, label, device)
+    return Job(scene, finder, settings, keys, facts), footage
 
 
 def _persons(
@@ -249,15 +260,13 @@ def published(
         sidecar.replace(marking.sidecar_path(final))
 
 
-def animate(job: Job, driver: Path, output: str, which: int | None = None) -> str:
+def animate(job: Job, footage: Footage, output: str) -> str:
     """Write what a driver makes of the portraits; returns what to say. Raises UserError."""
-    check_output(output)
     scene, settings = job.scene, job.settings
-    footage = follow(driver, job.finder, job.side, which, "--driver-face")
     count = len(footage.points)
     if footage.missing:
         progress.say(
-            f"animate: {footage.missing} of {count} frames of {driver.name} show no face; "
+            f"animate: {footage.missing} of {count} frames of {footage.path.name} show no face; "
             "the motion is carried over them"
         )
     moved = [
@@ -271,10 +280,10 @@ def animate(job: Job, driver: Path, output: str, which: int | None = None) -> st
     ]
     pictures = iter(()) if scene.layout == "plain" else footage.pictures()
     sound = sound_of(footage) if output.lower().endswith(".mp4") else None
-    facts = Source.of(driver).facts()
+    driver = Source.of(footage.path).facts()
     with (
         scene.ready(),
-        published(output, job, facts, footage.fps, sound) as writer,
+        published(output, job, driver, footage.fps, sound) as writer,
         progress.simple("animate", "frames", count) as advance,
     ):
         for at in range(0, count, settings.batch_size):
@@ -359,9 +368,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.driver or not options.output:
             raise UserError("name a driver and an output: --driver VIDEO -o OUT.mp4, or use --live")
         check_output(options.output)
-        job = prepare(params, options)
-        said = animate(job, Path(options.driver), options.output, options.driver_face)
-        progress.say(said)
+        Film(Path(options.driver))  # is it a video at all? before a model is loaded
+        job, footage = prepare(params, options, Path(options.driver))
+        assert footage is not None
+        progress.say(animate(job, footage, options.output))
         return EXIT_OK
 
     return guarded(command)

@@ -445,7 +445,7 @@ def perform(params: Params, options: Namespace) -> str:
         driver: Driver = Camera(name) if from_camera else Recording(Path(name), paced=watched)
         if options.virtual_camera:
             sinks.append(VirtualCamera(driver.fps))
-        job = prepare(params, options)
+        job, _ = prepare(params, options)
         if options.output:
             writer = stack.enter_context(
                 published(options.output, job, driver.facts, driver.fps, sound=None)
