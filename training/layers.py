@@ -84,7 +84,7 @@ class SpectralNorm(nn.Module):
         left_o = F.normalize(torch.randn(matrix_oi.shape[0]), dim=0, eps=EPS)
         self.register_buffer("left_o", left_o)
         self.register_buffer("right_i", torch.zeros(matrix_oi.shape[1]))
-        for _ in range(WARM_UP):
+        for _ in range(0 if self.weight.is_meta else WARM_UP):
             self.power_iteration()
 
     def power_iteration(self) -> None:
