@@ -134,6 +134,7 @@ def test_a_killed_stage_goes_on_under_dvc(repository: Repository) -> None:
     assert rig.hashes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_is_a_stage_and_settings_are_experiments(repository: Repository) -> None:
     pytest.importorskip("ray", reason="the extra `train`")

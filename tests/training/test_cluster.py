@@ -161,6 +161,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     assert project.history() == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_driver_goes_on_even_with_a_truncated_newest_checkpoint(
     cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
@@ -182,6 +183,7 @@ def test_a_killed_driver_goes_on_even_with_a_truncated_newest_checkpoint(
     assert project.history() == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_node_is_made_up_for(
     cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
