@@ -27,6 +27,7 @@ from pipelines.params import Params, load
 from pipelines.version import code_version
 from training import finetune, setting
 from training.faces import (
+    FORMATS,
     STORED,
     Face,
     Finder,
@@ -213,7 +214,7 @@ def _is_picture(path: Path) -> bool:
     if path.suffix.lower() in PICTURES:
         return True
     try:
-        with Image.open(path):
+        with Image.open(path, formats=FORMATS):
             return True
     except UnidentifiedImageError:
         return False

@@ -35,7 +35,13 @@ from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
 from pipelines.video.grid import container_start
-from pipelines.video.probe import MediaError, open_container, upright, video_stream
+from pipelines.video.probe import (
+    MOST_PIXELS,
+    MediaError,
+    open_container,
+    upright,
+    video_stream,
+)
 from training.rasterize import rasterize
 
 Picture = npt.NDArray[np.uint8]
@@ -198,10 +204,16 @@ def choose(faces: Sequence[Points], which: int | None, path: Path, option: str) 
 # --- pictures --------------------------------------------------------------------------------
 
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""That are read: none that starts a program, as EPS does."""
+
+
 def read_picture(path: Path) -> Picture:
     """A picture file, upright, on white where it is transparent. Raises UserError."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
+            if file.width * file.height > MOST_PIXELS:  # before it takes memory
+                raise Image.DecompressionBombError
             image = ImageOps.exif_transpose(file)
             if image.has_transparency_data:
                 image = image.convert("RGBA")

@@ -22,6 +22,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
+from pipelines.schemas import LARGEST_CROP
 from pipelines.shard import SPLITS, tar_url
 
 SIDE = 128
@@ -109,9 +110,11 @@ def _thumbnail(params: Params, row: Row) -> Thumbnail:
         data = _read(file, row["landmarks_offset"], row["landmarks_size"])
         points = np.load(io.BytesIO(data), allow_pickle=False)
         at = _best(points[row["frame_numbers"]])
-        picture = Image.open(
-            io.BytesIO(_read(file, row["frame_offsets"][at], row["frame_sizes"][at]))
-        ).convert("RGB")
+        jpeg = io.BytesIO(_read(file, row["frame_offsets"][at], row["frame_sizes"][at]))
+        picture: Image.Image = Image.open(jpeg, formats=["JPEG"])
+        if max(picture.size) > LARGEST_CROP:  # before it takes memory
+            raise UserError(f"{url}: a picture of {row['key']} is too large: make the shards anew")
+        picture = picture.convert("RGB")
     number = row["frame_numbers"][at]
     data = draw(picture, points[number])
     return Thumbnail(

@@ -213,8 +213,8 @@ def _add(losses: dict[str, Points], name: str, step: int, value: object) -> None
 def _grid(path: Path) -> Grid | None:
     """A run's newest pictures as a small JPEG; None while there are none."""
     try:
-        picture = Image.open(path).convert("RGB")
-    except (OSError, ValueError):
+        picture = Image.open(path, formats=["PNG"]).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
     picture.thumbnail((WIDEST, HIGHEST), Image.Resampling.LANCZOS)
     sink = io.BytesIO()

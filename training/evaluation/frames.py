@@ -79,6 +79,6 @@ def read(episodes: Episodes, video: VideoKey, frames: Sequence[int]) -> Shown:
 
 
 def _points(episodes: Episodes, frame: int) -> npt.NDArray[np.float64]:
-    with Image.open(io.BytesIO(episodes.jpeg(frame))) as picture:
+    with Image.open(io.BytesIO(episodes.jpeg(frame)), formats=["JPEG"]) as picture:
         scale = episodes.size / picture.width
     return (episodes.points(frame).astype(np.float64) + 0.5) * scale - 0.5
