@@ -13,6 +13,7 @@ import queue
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -36,7 +37,7 @@ class CappedYoutubeDL(yt_dlp.YoutubeDL):  # type: ignore[misc]
     def __init__(self, options: dict[str, Any], max_bytes: int, max_seconds: float) -> None:
         self._left = max_bytes + PAGE
         self._deadline = time.monotonic() + max_seconds
-        self._answers: list[Any] = []
+        self._answers: list[weakref.ref[Any]] = []
         self._watch = threading.Timer(max_seconds, self._hang_up)
         self._watch.daemon = True
         super().__init__(options)
@@ -68,8 +69,10 @@ class CappedYoutubeDL(yt_dlp.YoutubeDL):  # type: ignore[misc]
             raise FetchError(Status.NETWORK, TOO_LONG) from None
         if error is not None:
             raise error
-        self._answers = [answer for answer in self._answers if not answer.closed] + [response]
-        response.read = partial(self._read, response.read)
+        # Weakly: an answer that yt-dlp lets go must end, or the site would send all of it.
+        itself, plain = weakref.ref(response), type(response).read
+        self._answers = [answer for answer in self._answers if answer()] + [itself]
+        response.read = lambda amount=None: self._read(partial(plain, itself()), amount)
         return response
 
     def _read(self, read: Callable[[int], bytes], amount: int | None = None) -> bytes:
@@ -97,7 +100,7 @@ class CappedYoutubeDL(yt_dlp.YoutubeDL):  # type: ignore[misc]
 
     def _hang_up(self) -> None:
         """End the reads that are under way."""
-        for answer in self._answers:
+        for answer in filter(None, [itself() for itself in self._answers]):
             with (
                 contextlib.suppress(OSError, ValueError),  # it has ended by itself
                 socket.socket(fileno=os.dup(answer.fp.fileno())) as connection,
