@@ -1,8 +1,10 @@
 """One file of tensors and the facts about them: checkpoints, models and adapted people.
 
 The format is safetensors (github.com/huggingface/safetensors): a JSON header and raw numbers, so
-that reading a stranger's file runs no code. The header's metadata holds our `kind`, the facts as
-JSON and a sha256 over the numbers: a truncated or altered file is never taken for a whole one.
+that reading a stranger's file runs no code. The header's metadata holds, under one key, the file's
+kind, a sha256 over the numbers and the facts as JSON: a truncated or altered file is never taken
+for a whole one. One key, because the library writes several in an order drawn anew each time, and
+the same content shall be the same bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor
 from pipelines.errors import UserError
 
 FORMAT = "likeness-1"
+KEY = "likeness"
 SEPARATOR = "/"
 
 
@@ -34,12 +37,8 @@ def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[s
     facts: plain values that JSON keeps. Raises OSError where the disk does not take it.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {
-        "format": FORMAT,
-        "kind": kind,
-        "facts": json.dumps(facts, sort_keys=True),
-        "sha256": _digest(plain),
-    }
+    said = {"format": FORMAT, "kind": kind, "sha256": _digest(plain), "facts": dict(facts)}
+    metadata = {KEY: json.dumps(said)}
     try:
         path.touch()
         mode = path.stat().st_mode  # this user's files have it; save_file's are stricter
@@ -53,33 +52,23 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU, and facts. Raises DamagedFile."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = _checked(path, file.metadata(), kind)
+            said = _checked(path, file.metadata(), kind)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
-    if _digest(tensors) != metadata["sha256"]:
+    if _digest(tensors) != said["sha256"]:
         raise DamagedFile(f"{path}: its numbers are not the ones that were written; get it anew")
-    return tensors, _facts(path, metadata)
+    return tensors, said["facts"]
 
 
 def read_facts(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Any]]:
     """The kind and the facts alone, without reading the numbers. Raises DamagedFile."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = _checked(path, file.metadata(), *kinds)
+            said = _checked(path, file.metadata(), *kinds)
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
-    return metadata["kind"], _facts(path, metadata)
-
-
-def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        facts = json.loads(metadata["facts"])
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(facts, dict):
-        raise DamagedFile(f"{path}: it tells nothing about itself; get it anew")
-    return facts
+    return said["kind"], said["facts"]
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
@@ -89,14 +78,19 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return DamagedFile(f"{path}: damaged, cut short or no file of ours ({reason}); get it anew")
 
 
-def _checked(path: Path, metadata: dict[str, str] | None, *kinds: str) -> dict[str, str]:
-    if not metadata or metadata.get("format") != FORMAT:
+def _checked(path: Path, metadata: dict[str, str] | None, *kinds: str) -> dict[str, Any]:
+    """What the file says of itself: format, kind, sha256 and facts."""
+    try:
+        said = json.loads((metadata or {}).get(KEY, "null"))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise DamagedFile(f"{path}: not written by Likeness, or by another version of it")
-    if not {"kind", "facts", "sha256"} <= metadata.keys():
+    if not isinstance(said.get("facts"), dict) or not {"kind", "sha256"} <= said.keys():
         raise DamagedFile(f"{path}: it tells too little about itself; get it anew")
-    if metadata["kind"] not in kinds:
-        raise UserError(f"{path} is a {metadata['kind']}, not a {' or a '.join(kinds)}")
-    return metadata
+    if said["kind"] not in kinds:
+        raise UserError(f"{path} is a {said['kind']}, not a {' or a '.join(kinds)}")
+    return said
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

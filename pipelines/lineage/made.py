@@ -17,7 +17,7 @@ from typing import Any
 from pipelines.errors import UserError
 
 TENSORS = ".safetensors"
-TENSOR_FORMAT = "likeness-1"
+TENSOR_FORMAT, TENSOR_KEY = "likeness-1", "likeness"
 SIDECAR, SIDECAR_FORMAT = ".likeness.json", "likeness-sidecar-1"
 ASSERTION = "org.likeness.lineage"
 MEDIA = (".mp4", ".png", ".jpg", ".jpeg", ".gif")
@@ -70,22 +70,26 @@ def read(path: Path) -> Made:
     )
 
 
-def tensor_header(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file. Raises ValueError where it is damaged or has none."""
+def tensor_header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of itself: kind, sha256, facts.
+
+    Raises OSError, or ValueError, KeyError, TypeError, RecursionError where it is damaged or not
+    ours.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(LARGEST_HEADER, path.stat().st_size - 8):
             raise ValueError("cut short, or not a safetensors file")
         header = json.loads(file.read(length))
-    metadata = header["__metadata__"]
-    if metadata["format"] != TENSOR_FORMAT:
+    said = _mapping(json.loads(header["__metadata__"][TENSOR_KEY]))
+    if said["format"] != TENSOR_FORMAT:
         raise ValueError("of another format")
-    return {str(key): str(value) for key, value in metadata.items()}
+    return {"kind": str(said["kind"]), "sha256": said["sha256"], "facts": _mapping(said["facts"])}
 
 
 def _read_tensors(path: Path) -> Made:
-    metadata = tensor_header(path)
-    return Made(path, metadata["kind"], _mapping(json.loads(metadata["facts"])))
+    said = tensor_header(path)
+    return Made(path, said["kind"], said["facts"])
 
 
 def _read_sidecar(path: Path) -> Facts:

@@ -387,7 +387,8 @@ def test_other_files(searcher: Searcher, tmp_path: Path) -> None:
 
 
 def safetensors(path: Path, facts: Any) -> Path:
-    header = json.dumps({"__metadata__": {"facts": json.dumps(facts)}}).encode()
+    said = {"format": "likeness-1", "kind": "model", "sha256": "", "facts": facts}
+    header = json.dumps({"__metadata__": {"likeness": json.dumps(said)}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 16)
     return path
 

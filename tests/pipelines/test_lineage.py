@@ -438,7 +438,7 @@ def test_constants_agree_with_those_who_write() -> None:
     from training import tensor_file
     from training.marking import credentials
 
-    assert tensor_file.FORMAT == made.TENSOR_FORMAT
+    assert (tensor_file.FORMAT, tensor_file.KEY) == (made.TENSOR_FORMAT, made.TENSOR_KEY)
     assert (credentials.FORMAT, credentials.SUFFIX) == (made.SIDECAR_FORMAT, made.SIDECAR)
     assert credentials.ASSERTION == made.ASSERTION
     assert tuple(sorted(credentials.TYPES)) == tuple(sorted(made.MEDIA))

@@ -180,30 +180,43 @@ def test_a_skeleton_that_lies_is_one_line(tmp_path: Path, skeleton: Any) -> None
         trained.load_model(forge(tmp_path / "m.safetensors", skeleton=skeleton))
 
 
+ONE = {"a": torch.zeros(2)}
+RIGHT = tensor_file._digest(ONE)
+
+
 @pytest.mark.parametrize(
-    "metadata",
+    "said",
     [
         {},
         {"kind": "model"},
-        {"kind": "model", "facts": "{}"},
-        {"kind": "model", "facts": "[]", "sha256": ""},
-        {"kind": "model", "facts": "{", "sha256": ""},
-        {"kind": "model", "facts": "[" * 100_000, "sha256": ""},
-        {"kind": "../../model", "facts": "{}", "sha256": ""},
+        {"kind": "model", "facts": {}},
+        {"kind": "model", "facts": [], "sha256": RIGHT},
+        {"kind": "model", "facts": "{", "sha256": RIGHT},
+        {"kind": ["model"], "facts": {}, "sha256": RIGHT},
+        {"kind": "../../model", "facts": {}, "sha256": RIGHT},
+        [],
+        "[" * 100_000,
+        '{"format": "likeness-1", ',
     ],
-    ids=lambda m: str(m)[:60],
+    ids=lambda said: str(said)[:60],
 )
-def test_metadata_that_lie_are_one_line(tmp_path: Path, metadata: dict[str, str]) -> None:
-    tensors = {"a": torch.zeros(2)}
-    if "sha256" in metadata:
-        metadata = metadata | {"sha256": tensor_file._digest(tensors)}
+def test_metadata_that_lie_are_one_line(tmp_path: Path, said: Any) -> None:
+    if isinstance(said, dict):
+        said = {"format": tensor_file.FORMAT} | said
     path = tmp_path / "m.safetensors"
-    save_file(tensors, path, {"format": tensor_file.FORMAT} | metadata)
-    with pytest.raises(UserError):
-        tensor_file.read(path, "model")
-    if metadata.get("facts") != "{}" or "sha256" not in metadata or metadata["kind"] != "model":
+    text = said if isinstance(said, str) else json.dumps(said)
+    save_file(ONE, path, {tensor_file.KEY: text})
+    for read in (tensor_file.read, lambda path, kind: tensor_file.read_facts(path, [kind])):
         with pytest.raises(UserError):
-            tensor_file.read_facts(path, ["model"])
+            read(path, "model")
+
+
+def test_numbers_of_another_digest_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    said = {"format": tensor_file.FORMAT, "kind": "model", "facts": {}, "sha256": 7}
+    save_file(ONE, path, {tensor_file.KEY: json.dumps(said)})
+    with pytest.raises(DamagedFile, match="not the ones that were written"):
+        tensor_file.read(path, "model")
 
 
 @pytest.mark.parametrize("length", [2**63, 10**9, 0, 7])

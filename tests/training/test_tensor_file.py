@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +58,17 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "it.safetensors"
     tensor_file.write(path, "model", {"a": torch.arange(1000.0)}, {"x": 1})
     return path
+
+
+def test_other_processes_write_the_same_bytes(file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; from training import tensor_file\n"
+        "tensor_file.write(Path(sys.argv[1]), 'model', {'a': torch.arange(1000.0)}, {'x': 1})"
+    )
+    for n in range(3):  # by itself, safetensors orders a header's metadata at random
+        other = tmp_path / f"{n}.safetensors"
+        subprocess.run([sys.executable, "-c", code, str(other)], check=True)
+        assert other.read_bytes() == file.read_bytes()
 
 
 def test_it_has_the_permissions_of_the_user_s_files(file: Path, tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ def digest(params):
 
 def tensors(path, facts, kind="model"):
     """A file of no tensors, with the header of a model."""
-    metadata = {"format": "likeness-1", "kind": kind, "facts": json.dumps({"kind": kind} | facts)}
-    header = json.dumps({"__metadata__": metadata}).encode()
+    said = {"format": "likeness-1", "kind": kind, "sha256": "", "facts": {"kind": kind} | facts}
+    header = json.dumps({"__metadata__": {"likeness": json.dumps(said)}}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(len(header).to_bytes(8, "little") + header)
 
