@@ -105,7 +105,7 @@ def first_frames(driver: Path, frames: int, into: Path) -> None:
     """The driver's first frames as a video of their own, with silence under them."""
     import numpy as np
 
-    from training.faces import Film
+    from training.footage import Film
     from training.layouts import SOUND_RATE, Mp4
 
     film = Film(driver)
@@ -122,23 +122,24 @@ def whole_path(
 ) -> Callable[[], object]:
     """The command's work on a driver."""
     from pipelines.params.training import Animate
-    from training import animate, faces, marking
+    from training import animate, faces, footage, marking, scene
     from training.adapt import Source
 
     size = person.generator.config.image_size
-    subject = animate.Subject(Source.of(portrait), faces.from_picture(portrait, finder), person)
-    scene = animate.Scene([subject], size, "plain", "AI-generated", person.psi.device)
+    subject = scene.Subject(Source.of(portrait), faces.from_picture(portrait, finder), person)
+    stage = scene.Scene([subject], size, "plain", "AI-generated", person.psi.device)
     keys = marking.keys(None, None)
-    job = animate.Job(scene, finder, Animate(batch_size=batch), keys, {"parents": []})
+    job = scene.Job(stage, finder, Animate(batch_size=batch), keys, {"parents": []})
     out = str(folder / "out.mp4")
-    return lambda: animate.animate(job, faces.follow(driver, finder), out)
+    return lambda: animate.animate(job, footage.follow(driver, finder), out)
 
 
 def compare_whole(
     name: str, person: Person, args: argparse.Namespace, frames: int, device: torch.device
 ) -> None:
     """The whole path and its parts, by turns."""
-    from training.faces import Finder, follow
+    from training.faces import Finder
+    from training.footage import follow
 
     os.environ.setdefault("XDG_CONFIG_HOME", tempfile.mkdtemp(prefix="likeness-"))
     finder = Finder()

@@ -26,19 +26,9 @@ from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from pipelines.version import code_version
 from training import finetune, setting
-from training.faces import (
-    FORMATS,
-    STORED,
-    Face,
-    Finder,
-    Footage,
-    drawings,
-    follow,
-    from_picture,
-    pictures_to,
-    unit,
-)
+from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
 from training.finetune import AdaptConfig, FineTuner, Person
+from training.footage import Footage, follow
 from training.trained import Trained, load_model, save_person
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}

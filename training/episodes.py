@@ -14,22 +14,19 @@ from __future__ import annotations
 import hashlib
 import io
 import mmap
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from training.index import FewFrames, ShardIndex, VideoKey
 from training.meta import EpisodeBatch
 from training.rasterize import DRAWN, rasterize
 from training.sampler import FRAMES, EpisodeSampler, shuffled
@@ -38,136 +35,11 @@ POINTS = 68
 MAPS = 256
 """Tars held open by a process: a mapping keeps a file descriptor, and 1,024 is a common limit."""
 
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
-"""What a shard's name is made of. As `pipelines.schemas` says, which a GPU box need not have."""
 LARGEST_CROP = 2048
-"""Pixels a side of a stored picture; from there too."""
+"""Pixels a side of a stored picture. As `pipelines.schemas` says, which a GPU box need not have."""
 
-VIDEO = ["source", "person", "video"]
-COLUMNS = [*VIDEO, "key", "shard", "shard_bytes", "frames", "landmarks_offset", "landmarks_size"]
-COLUMNS += ["frame_numbers", "frame_offsets", "frame_sizes"]
-
-FewFrames = Literal["error", "drop"]
 Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
-
-
-class VideoKey(NamedTuple):
-    """What makes a video, and its row of W, its own."""
-
-    source: str
-    person: str
-    video: str
-
-    def __str__(self) -> str:
-        """For people."""
-        return "/".join(self)
-
-
-class ShardIndex:
-    """The rows of index.parquet of one split as flat arrays: V videos, C clips, F frames."""
-
-    def __init__(self, path: str | Path, split: str, frames: int, few_frames: FewFrames) -> None:
-        """Raises ValueError where videos have fewer than `frames` frames, unless dropped.
-
-        Videos stand in order of (source, person, video), which is also the order of W's rows;
-        a dropped video has none.
-        """
-        table = pq.read_table(path, columns=COLUMNS, filters=[("split", "==", split)])
-        if missing := set(COLUMNS) - set(table.column_names):
-            raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
-        table = _long_enough(table, frames, few_frames)
-        if not len(table):
-            raise ValueError(f"{path}: no video of split {split!r} has {frames} frames")
-
-        starts = np.flatnonzero(_begins_video(table))
-        names = table.select(VIDEO).take(pa.array(starts)).to_pydict()
-        self.videos = [VideoKey(*name) for name in zip(*names.values(), strict=True)]
-        self.first_clip = np.append(starts, len(table))  # V + 1
-        self.keys = table["key"].combine_chunks()
-        shards = table["shard"].combine_chunks().dictionary_encode()
-        self.shards: list[str] = shards.dictionary.to_pylist()
-        self.shard_of: npt.NDArray[np.int32] = shards.indices.to_numpy()  # C, as the next three
-        self.rows = _numbers(table["frames"])
-        self.landmarks_offset = _numbers(table["landmarks_offset"])
-        self.landmarks_size = _numbers(table["landmarks_size"])
-        self.bytes = np.zeros(len(self.shards), np.int64)
-        self.bytes[self.shard_of] = _numbers(table["shard_bytes"])
-        lengths = _numbers(pc.list_value_length(table["frame_numbers"]))
-        self.first_frame = np.append(0, np.cumsum(lengths, dtype=np.int64))  # C + 1
-        self.numbers = _numbers(pc.list_flatten(table["frame_numbers"]))  # F, as the next two
-        self.offsets = _numbers(pc.list_flatten(table["frame_offsets"]))
-        self.sizes = _numbers(pc.list_flatten(table["frame_sizes"]))
-        self._check(str(path), lengths)
-
-    def _check(self, path: str, lengths: npt.NDArray[np.int64]) -> None:
-        """Names are plain, spans lie inside their tar, every stored frame has its landmarks."""
-        for name in self.shards:  # they become paths and addresses, and an index is handed on
-            if not PLAIN_NAME.fullmatch(name):
-                raise ValueError(f"{path}: {name!r} is no shard's name; make the shards anew")
-        same = len(self.numbers) == len(self.offsets) == len(self.sizes) == self.first_frame[-1]
-        if same:
-            starts, limits = self.first_frame[:-1], self.bytes[self.shard_of]
-            wrong = _outside(self.offsets, self.sizes, np.repeat(limits, lengths))
-            wrong |= (self.numbers < 0) | (self.numbers >= np.repeat(self.rows, lengths))
-            wrong = np.logical_or.reduceat(wrong, starts)
-            wrong |= _outside(self.landmarks_offset, self.landmarks_size, limits)
-        if not same or wrong.any():
-            clip = self.keys[int(wrong.argmax())] if same else "a clip"
-            raise ValueError(f"{path}: what it says of {clip} cannot be true; make the shards anew")
-
-    def frames_of(self, video: int) -> range:
-        """The numbers of a video's stored frames."""
-        first, last = self.first_clip[video], self.first_clip[video + 1]
-        return range(int(self.first_frame[first]), int(self.first_frame[last]))
-
-    def clip_of(self, frame: int) -> int:
-        """The clip that a frame is stored with."""
-        return int(np.searchsorted(self.first_frame, frame, "right")) - 1
-
-
-def _outside(offsets: Any, sizes: Any, limits: Any) -> npt.NDArray[np.bool_]:
-    """Which spans are not within [0, limit); written so that no sum can overflow."""
-    inside = (offsets >= 0) & (offsets <= limits)
-    outside: npt.NDArray[np.bool_] = ~(inside & (sizes >= 0) & (sizes <= limits - offsets))
-    return outside
-
-
-def _begins_video(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """For every clip of a sorted table, whether it is the first of its video."""
-    begins = np.ones(len(table), bool)
-    if len(table) > 1:
-        columns = [table[name].combine_chunks() for name in VIDEO]
-        changes = [pc.not_equal(c[1:], c[:-1]).to_numpy(zero_copy_only=False) for c in columns]
-        begins[1:] = np.logical_or.reduce(changes)
-    return begins
-
-
-def _long_enough(table: pa.Table, frames: int, few_frames: FewFrames) -> pa.Table:
-    """The clips that store frames, sorted, of videos that store `frames` of them."""
-    if few_frames not in ("error", "drop"):
-        raise ValueError(f"few_frames is {few_frames!r}; it must be error or drop")
-    table = table.sort_by([(name, "ascending") for name in [*VIDEO, "key"]])
-    lengths = _numbers(pc.list_value_length(table["frame_numbers"]))
-    video_of = np.cumsum(_begins_video(table)) - 1
-    totals = np.bincount(video_of, lengths).astype(np.int64)
-    short = totals < frames
-    if few_frames == "error" and short.any():
-        first = int(np.flatnonzero(short)[0])
-        clip = table.select(VIDEO).slice(int(np.searchsorted(video_of, first)), 1)
-        name = VideoKey(**clip.to_pylist()[0])
-        others = f" (and {short.sum() - 1} videos more)" if short.sum() > 1 else ""
-        raise ValueError(
-            f"video {name} has {totals[first]} stored frames{others}, but K = {frames - 1} source "
-            f"frames and a target need {frames}: take a smaller K, or few_frames='drop'"
-        )
-    return table.filter(pa.array(~short[video_of] & (lengths > 0)))
-
-
-def _numbers(column: Any) -> Any:
-    """A column of numbers as one array."""
-    chunks = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return chunks.to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True, slots=True)

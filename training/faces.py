@@ -14,34 +14,21 @@ Points are (68, 2), x and y in pixels; pictures (height, width, 3) RGB; boxes x,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from av.error import FFmpegError
-from av.video.frame import VideoFrame
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines import detectors
 from pipelines.detectors.base import DetectorUnavailable, cut, share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
-from pipelines.video.encode import CropFilter
-from pipelines.video.grid import container_start
-from pipelines.video.probe import (
-    MOST_PIXELS,
-    MediaError,
-    open_container,
-    upright,
-    video_stream,
-)
+from pipelines.video.probe import MOST_PIXELS
 from training.rasterize import rasterize
 
 Picture = npt.NDArray[np.uint8]
@@ -57,16 +44,6 @@ SMALLEST = 24
 """Pixels of the landmarks' longer side: with less there is no face to learn from."""
 SURE = 0.5
 """Score of a face detector, and share of the landmarks that must lie in the box it gave."""
-LOOKS = 5
-"""Times a second that a video is searched for where the face is."""
-VIEW = 960
-"""Pixels of the longer side of what is searched."""
-SMOOTH = 0.4
-"""Seconds over which boxes are smoothed: the dataset's."""
-LONGEST_HOLD = 60
-"""Seconds for which one frame may stand. More is a damaged timestamp."""
-CHUNK = 1000
-"""Frames in memory at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,13 +114,13 @@ def _face_detectors() -> list[Any]:
     try:
         from mediapipe import solutions
 
-        from pipelines.detectors.mediapipe import _without_chatter
+        from pipelines.detectors.mediapipe import without_chatter
     except ImportError as error:
         raise DetectorUnavailable(
             f"faces are searched for with MediaPipe, which cannot be imported ({error}): "
             "pip install 'likeness[mediapipe]'"
         ) from error
-    with _without_chatter():
+    with without_chatter():
         searchers = [
             solutions.face_detection.FaceDetection(SURE, model_selection=far) for far in (0, 1)
         ]
@@ -248,201 +225,6 @@ def from_picture(
     rough = ((points - (x, y)) * (side / width)).astype(np.float32)
     again = finder.near(crop, face_box(rough))
     return Face(crop, rough if again is None else again)
-
-
-# --- videos ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Footage:
-    """A video with one face: its landmarks in a square that stands still for the whole clip.
-
-    Frames come at a constant rate, the video's own mean rate: each shows what the video shows at
-    that time, counted from the start of the container, so that sound stays in sync.
-    """
-
-    path: Path
-    fps: Fraction
-    side: int
-    """Pixels of the crop."""
-    crop: geometry.Crop
-    points: Points
-    """(n, 68, 2) pixels of the crop; where no face was found, between their neighbours'."""
-    found: npt.NDArray[np.bool_]
-    """(n,)."""
-
-    @property
-    def missing(self) -> int:
-        """Frames without a face."""
-        return int((~self.found).sum())
-
-    def pictures(self, numbers: Iterable[int] | None = None) -> Iterator[Picture]:
-        """The crops (side, side, 3), decoded anew; only those numbers, in order, where given."""
-        wanted = None if numbers is None else set(numbers)
-        film = Film(self.path)
-        for number, picture in enumerate(film.crops(self.crop, self.side)):
-            if wanted is None or number in wanted:
-                yield picture
-
-
-class Film:
-    """The frames of a video file at a constant rate. Raises UserError where there are none."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with _opened(path) as container:
-            stream = _stream(path, container)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            self.fps = Fraction(rate).limit_denominator(1001)
-            first = next(iter(self), None)
-            if first is None:
-                raise UserError(f"{path}: no frame of this video decodes")
-            self.rotation, self.width, self.height, sar = upright(first, stream)
-            self.sar = float(sar)
-
-    def __iter__(self) -> Iterator[VideoFrame]:
-        """Frame k is what is shown at k / fps: the last whose time rounds to k or before."""
-        with _opened(self.path) as container:
-            stream = _stream(self.path, container)
-            base = stream.time_base or Fraction(1, 1000)
-            start = container_start(container, base)
-            held: VideoFrame | None = None
-            at = 0
-            for frame in _decoded(container, stream):
-                slot = at if frame.pts is None else round((frame.pts - start) * base * self.fps)
-                if slot - at > LONGEST_HOLD * self.fps:
-                    raise UserError(
-                        f"{self.path}: no frame for {float((slot - at) / self.fps):.0f} s at "
-                        f"{float(at / self.fps):.0f} s, its timestamps leap; encode it anew"
-                    )
-                for _ in range(slot - at):
-                    yield held or frame  # the first also stands for what precedes it
-                at, held = max(at, slot), frame
-            if held is not None:
-                yield held
-
-    def crops(self, crop: geometry.Crop, side: int) -> Iterator[Picture]:
-        """Every frame cut to a square of `side` pixels."""
-        cutter: CropFilter | None = None
-        for frame in self:
-            if cutter is None or not cutter.fits(frame):
-                size = (self.width, self.height)
-                cutter = CropFilter(frame, self.rotation, size, crop, side)
-            picture: Picture = cutter.cut(frame, 0).to_ndarray(format="rgb24")  # type: ignore[assignment]
-            yield picture
-
-    def views(self) -> Iterator[tuple[int, Picture]]:
-        """Number and whole picture, in a square, of `LOOKS` frames a second."""
-        step = max(1, round(self.fps / LOOKS))
-        crop, side = self.view
-        for number, picture in enumerate(self.crops(crop, side)):
-            if number % step == 0:
-                yield number, picture
-
-    @property
-    def view(self) -> tuple[geometry.Crop, int]:
-        """The square around the whole picture, and the side it is searched at."""
-        whole = geometry.ready(None, self.width, self.height, self.sar)
-        return whole, min(VIEW, max(STORED, max(whole.size)))
-
-
-def follow(
-    path: Path, finder: Finder, side: int = STORED, which: int | None = None, option: str = "--face"
-) -> Footage:
-    """Find the face of a video and follow it. Raises UserError.
-
-    Several faces in the first frame that has any are an error unless `which` names one.
-    """
-    film = Film(path)
-    numbers, faces = _track(film, finder, which, option)
-    smooth = geometry.smooth(faces, round(SMOOTH * LOOKS))
-    crop = geometry.still(smooth, MARGIN, film.sar)
-
-    boxes = geometry.into_crop(faces, crop, side)
-    points, found = [], []
-    pictures = film.crops(crop, side)
-    at = 0
-    while chunk := list(islice(pictures, CHUNK)):
-        times = np.arange(at, at + len(chunk))
-        near = np.stack([np.interp(times, numbers, column) for column in boxes.T], axis=1)
-        near = near.astype(np.float32)
-        marks = finder.detect(np.stack(chunk), near).points
-        found.append(share_inside(marks, near) >= SURE)
-        points.append(marks)
-        at += len(chunk)
-    seen = np.concatenate(found)
-    if not seen.any():
-        raise UserError(f"{path}: no face found in the video; give one that shows a face")
-    return Footage(path, film.fps, side, crop, fill(np.concatenate(points), seen), seen)
-
-
-def _track(
-    film: Film, finder: Finder, which: int | None, option: str
-) -> tuple[list[int], geometry.Boxes]:
-    """Frame numbers and boxes (n, 4), in pixels of the upright picture, of one face."""
-    numbers: list[int] = []
-    boxes: list[npt.NDArray[np.float64]] = []
-    for number, view in film.views():
-        points = finder.near(view, boxes[-1]) if boxes else None
-        if points is None:
-            faces = finder.all(view)
-            if not faces:
-                continue
-            last = boxes[-1][:2] + boxes[-1][2:] / 2 if boxes else None
-            points = (
-                choose(faces, which, film.path, option)
-                if last is None
-                else min(faces, key=lambda p: float(np.linalg.norm(p.mean(0) - last)))
-            )
-        numbers.append(number)
-        boxes.append(face_box(points))
-    if not boxes:
-        raise UserError(f"{film.path}: no face found in the video; give one that shows a face")
-    crop, side = film.view
-    scale = crop.boxes[0, 2:] / side
-    found = np.stack(boxes)
-    found[:, :2] = found[:, :2] * scale + crop.boxes[0, :2]
-    found[:, 2:] *= scale
-    return numbers, found
-
-
-def fill(points: Points, found: npt.NDArray[np.bool_]) -> Points:
-    """(n, 68, 2) with the frames not found put on straight lines between their neighbours'."""
-    flat = points.reshape(len(points), -1)
-    known = np.flatnonzero(found)
-    every = np.arange(len(points))
-    columns = [np.interp(every, known, column[known]) for column in flat.T]
-    return np.stack(columns, axis=1).reshape(points.shape).astype(np.float32)
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return open_container(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; name a video in it") from None
-    except MediaError as error:
-        raise UserError(f"{path}: not a video ({error.detail})") from None
-
-
-def _stream(path: Path, container: Any) -> Any:
-    try:
-        return video_stream(container)
-    except MediaError as error:
-        raise UserError(f"{path}: not a video ({error.detail})") from None
-
-
-def _decoded(container: Any, stream: Any) -> Iterator[VideoFrame]:
-    """Frames in order; packets that do not decode are passed over, as a player does."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, FFmpegError):  # the end, or a container cut short
-            return
-        with suppress(FFmpegError):
-            yield from packet.decode()
 
 
 # --- for the networks ------------------------------------------------------------------------

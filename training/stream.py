@@ -22,17 +22,8 @@ import torch
 import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset
 
-from training.episodes import (
-    Episode,
-    FewFrames,
-    Points,
-    ShardIndex,
-    compose,
-    draw,
-    parse_points,
-    stack,
-    unstack,
-)
+from training.episodes import Episode, Points, compose, draw, parse_points, stack, unstack
+from training.index import FewFrames, ShardIndex
 from training.meta import EpisodeBatch
 from training.sampler import SHARDS, shuffled
 

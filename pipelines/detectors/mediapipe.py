@@ -172,7 +172,7 @@ class _Graph:
         self._start()
 
     def _start(self) -> None:
-        with _without_chatter():
+        with without_chatter():
             self._graph.start_run(self._side_packets)
             self._graph.wait_until_idle()  # the models are opened on the graph's own thread
 
@@ -209,7 +209,7 @@ class _Graph:
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
+def without_chatter() -> Iterator[None]:
     """Hold back MediaPipe's own log lines on file descriptor 2; everything else passes."""
     with _STDERR, tempfile.TemporaryFile() as held:
         sys.stderr.flush()

@@ -23,7 +23,7 @@ from pipelines import clips, engine, manifest, schemas, shard, storage, verify
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader, ManifestWriter
 from pipelines.params import Params
-from training import episodes, shard_cache
+from training import episodes, index, shard_cache
 from training.stream import EpisodeStream
 
 Row = dict[str, Any]
@@ -51,7 +51,7 @@ def mark(tmp_path: Path) -> Path:
 
 
 def test_loader_and_rebuild_agree_on_what_a_name_is() -> None:
-    assert episodes.PLAIN_NAME == schemas.PLAIN_NAME
+    assert index.PLAIN_NAME == schemas.PLAIN_NAME
     assert episodes.LARGEST_CROP == schemas.LARGEST_CROP
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from pipelines import storage
 from pipelines.video.sound import read_sound
 from training import adapt, animate, marking, trained
-from training.animate import Scene, Subject, to_pictures
 from training.faces import Face
 from training.finetune import Person
 from training.layouts import open_writer
@@ -23,6 +22,7 @@ from training.losses import ContentLoss
 from training.meta import MetaConfig, MetaLearner
 from training.networks import Generator, NetworkConfig
 from training.perceptual import Pixels
+from training.scene import Scene, Subject, to_pictures
 
 pytest.importorskip("mediapipe")
 

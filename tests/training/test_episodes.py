@@ -25,7 +25,8 @@ from tiny_shards import (
 )
 
 from training import episodes as episodes_module
-from training.episodes import Episode, EpisodeLoader, Episodes, VideoKey, collate, loader
+from training.episodes import Episode, EpisodeLoader, Episodes, collate, loader
+from training.index import VideoKey
 from training.meta import EpisodeBatch
 from training.rasterize import rasterize
 from training.sampler import EpisodeSampler

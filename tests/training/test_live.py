@@ -13,15 +13,19 @@ import torch
 
 from pipelines.errors import UserError
 from pipelines.params import training as sections
-from training import adapt, animate, live, marking, trained
-from training.animate import Job, Scene, Subject
-from training.faces import Face, Finder, Picture, follow, from_picture
+from training import adapt, animate, marking, trained
+from training.faces import Face, Finder, Picture, from_picture
 from training.finetune import Person
-from training.live import File, Follower, Recording, Shot, run
+from training.footage import follow
+from training.live.drivers import Recording, Shot
+from training.live.follower import Follower
+from training.live.performance import run
+from training.live.sinks import File, VirtualCamera
 from training.losses import ContentLoss
 from training.meta import MetaConfig, MetaLearner
 from training.networks import Generator, NetworkConfig
 from training.perceptual import Pixels
+from training.scene import Job, Scene, Subject
 
 pytest.importorskip("mediapipe")
 
@@ -206,4 +210,4 @@ def test_the_command_writes_a_signed_file(
 def test_a_missing_virtual_camera_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyvirtualcam", None)
     with pytest.raises(UserError, match="pip install pyvirtualcam"):
-        live.VirtualCamera(Fraction(25))
+        VirtualCamera(Fraction(25))

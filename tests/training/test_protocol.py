@@ -11,8 +11,8 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.params.training import Evaluate
-from training.episodes import VideoKey
 from training.evaluation.protocol import choose, from_json, spread, to_json
+from training.index import VideoKey
 
 SHOTS, HOLDOUT = (1, 3, 6), 4
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipelines.errors import UserError
 from training import user_study
-from training.episodes import VideoKey
 from training.evaluation.protocol import Part
+from training.index import VideoKey
 
 SIDE = 32
 

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from pipelines.errors import UserError
-from training.episodes import Episodes, VideoKey
+from training.episodes import Episodes
+from training.index import VideoKey
 
 Pixels = npt.NDArray[np.uint8]
 

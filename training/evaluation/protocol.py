@@ -19,7 +19,8 @@ import numpy as np
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.params.training import Evaluate
-from training.episodes import Points, ShardIndex, VideoKey
+from training.episodes import Points
+from training.index import ShardIndex, VideoKey
 
 Frames = tuple[int, ...]
 Json = dict[str, Any]

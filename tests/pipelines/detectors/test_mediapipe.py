@@ -145,7 +145,7 @@ def test_only_the_chatter_of_mediapipe_is_kept_from_stderr():
     code = """
 import os
 from pipelines.detectors import mediapipe
-with mediapipe._without_chatter():
+with mediapipe.without_chatter():
     os.write(2, b"W0000 00:00:1700000000.1   77 inference_feedback_manager.cc:114] Feedback\\n")
     os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\\n")
     os.write(2, b"WARNING: the user's own words\\n")
