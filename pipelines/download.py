@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines import engine, storage
-from pipelines.errors import UserError, clean_detail, redact
+from pipelines.errors import UserError, clean_detail, conceal, redact
 from pipelines.manifest import ManifestReader
-from pipelines.params import Params
+from pipelines.params import Params, environment
 from pipelines.schemas import DOWNLOADS, PLAIN_NAME, Status
 from pipelines.site import fetch
 from pipelines.site.fetch_errors import FetchError
@@ -38,16 +38,20 @@ class DownloadWorker:
     """Fetches videos; `params.download.concurrency` of them at once."""
 
     def __init__(self, params: Params, run: str) -> None:
-        self._params, self._settings = params, params.download
-        self.threads = params.download.concurrency
-        egress = params.download.proxy or "direct"
+        self._params = params
+        # Of the machine that starts the stage: workers elsewhere need not have the variables.
+        self._secrets = environment.values(params.download)
+        self._settings = environment.filled(params.download, self._secrets)
+        self.threads = self._settings.concurrency
+        egress = self._settings.proxy or "direct"
         self._bucket = TokenBucket(
             state_file("bucket", egress), self._settings.per_minute, self._settings.burst
         )
         self._breaker = Breaker(state_file("breaker", run), self._settings.breaker)
 
     def setup(self) -> None:
-        """Open the catalog."""
+        """Open the catalog; this process, too, shall tell no secret."""
+        conceal(self._secrets.values())
         self._catalog = ManifestReader(self._params.paths.manifest("catalog"), COLUMNS)
 
     def _input(self, item: engine.Item) -> Row:
@@ -65,7 +69,7 @@ class DownloadWorker:
             return _row(video, Status.EXCLUDED, "")
         if video["media"] is not None:
             return self._ready(item)
-        address = redact(fetch.site_url(str(video["video"]), video["url"], self._settings))
+        address = redact(fetch.site_url(video["video"], video["url"], self._params.download))
         if (kept := self._published(item)) is not None:
             # Killed between publishing the video and recording it: never fetched twice.
             origin, url = kept

@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from urllib.parse import unquote
 
 
 class UserError(Exception):
@@ -39,6 +40,9 @@ _SECRET_QUERY = re.compile(
 )
 _ADDRESS = re.compile(r" ?@ ?0x[0-9a-f]+|0x[0-9a-f]{8,}")
 _FOLDER = re.compile(r"(?<![\w:/])/(?:[^\s'\"/:]+/)+")
+_concealed: set[str] = set()
+SHORTEST_SECRET = 4
+"""Characters. Hiding less would tear holes into every word."""
 
 
 def printable(text: str) -> str:
@@ -48,8 +52,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def conceal(secrets: Iterable[str]) -> None:
+    """From here on, in this process, `redact` removes these wherever they stand."""
+    forms = (form for secret in secrets for form in (secret, unquote(secret)))
+    _concealed.update(form for form in forms if len(form) >= SHORTEST_SECRET)
+
+
 def redact(text: str) -> str:
-    """Remove credentials from URLs: `user:password@` and signed query values."""
+    """Remove credentials from URLs (`user:password@`, signed query values) and the concealed."""
+    for secret in sorted(_concealed, key=len, reverse=True):
+        text = text.replace(secret, "***")
     return _SECRET_QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 

@@ -6,12 +6,13 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipelines.doctor import inputs, machine, software, weights
 from pipelines.doctor.verdict import Verdict, Verdicts, fail
-from pipelines.errors import clean_detail
-from pipelines.params import Params
+from pipelines.errors import UserError, clean_detail
+from pipelines.params import Params, environment
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ CHECKS = (
 
 def run(params: Params, checks: tuple[Check, ...] = CHECKS) -> Iterator[Verdict]:
     """All verdicts, in order, as they come."""
+    yield from inputs.variables(params)
+    with suppress(UserError):  # told by that check
+        params = params.model_copy(update={"download": environment.filled(params.download)})
     for check in checks:
         yield from _limited(check, params)
 

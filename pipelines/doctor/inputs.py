@@ -23,7 +23,7 @@ from pipelines.doctor.software import is_youtube
 from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
 from pipelines.errors import UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
-from pipelines.params import Params
+from pipelines.params import Params, environment
 from pipelines.schemas import Status
 from pipelines.site.fetch import mirror_urls
 from pipelines.sources import READERS
@@ -35,6 +35,18 @@ SIGNED_IN = {"SID", "SAPISID", "LOGIN_INFO", "__Secure-1PSID", "__Secure-3PSID"}
 SOON = 2 * 86400
 SAMPLES = 3
 PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def variables(params: Params) -> Verdicts:
+    """What params name of the environment is set. No value is shown."""
+    if not (named := environment.names(params.download)):
+        return
+    try:
+        environment.values(params.download)
+    except UserError as error:
+        yield fail("environment", str(error), "keep it where your other secrets are")
+    else:
+        yield ok("environment", f"{', '.join(named)} set")
 
 
 def lists(params: Params) -> Verdicts:

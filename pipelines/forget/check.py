@@ -19,7 +19,7 @@ from pipelines.forget.contents import Searcher
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten, label, unknown
 from pipelines.forget.work import files_below, owners, strays
-from pipelines.params import Params
+from pipelines.params import Params, environment
 from pipelines.site.fetch import mirror_urls
 
 AGAIN = "python -m pipelines.forget --again"
@@ -123,7 +123,7 @@ def _shown(url: str, project: Path) -> str:
 def _left_out(params: Params) -> list[Path]:
     """Files and folders that hold the names by their nature."""
     left = [params.catalog.takedowns, params.catalog.metadata, ledger.url(params)]
-    mirror = params.download.mirror
+    mirror = environment.filled(params.download).mirror
     if mirror and storage.is_local(mirror) and "{" not in mirror:
         left.append(mirror)
     return [storage.local_path(url).resolve() for url in left if storage.is_local(url)]
@@ -184,7 +184,7 @@ def _lineage(
 
 def _in_mirror(params: Params, forgotten: Forgotten) -> int:
     """Videos of the forgotten in a mirror that can be listed."""
-    own = params.download
+    own = environment.filled(params.download)
     if own.mirror is None or own.mirror.startswith(("http://", "https://")):
         return 0
     urls = (mirror_urls(own.mirror, video, own.extensions) for video in sorted(forgotten.videos))

@@ -143,6 +143,27 @@ def test_a_run_with_secrets_leaves_and_says_none(
     assert said(done) == []
 
 
+def test_a_secret_of_the_environment_is_in_use_and_in_no_file(
+    laid_out: Any, tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in params.yaml, and so not in the dvc.lock that repeats it."""
+    video = make_video(tmp_path / "made" / "v.mp4", frames=25, side=128).read_bytes()
+    token = SECRETS["site token"]
+    with HostileSite() as site:
+        site.answers[f"good-{token}"] = lambda h: h.send(200, video, Content_Type="video/mp4")
+        url = f"{site.url}/watch/{{video_id}}-{{env:SITE_TOKEN}}"
+        _, params = laid_out(site, url=url, mirror=None, cookies=None, yt_dlp={})
+        missing = stage(params, tmp_path)
+        monkeypatch.setenv("SITE_TOKEN", token)
+        done = stage(params, tmp_path)
+    assert missing.returncode == 2 and "export SITE_TOKEN=" in missing.stderr
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "data" / "downloads.parquet").to_pylist()
+    assert [row["status"] for row in rows].count("ok") == 1  # the site was asked with it
+    assert [line for line in found_in(tmp_path, set()) if "site token" in line] == []
+    assert said(done) == []
+
+
 def test_a_fault_of_ours_tells_no_secret_in_its_traceback(
     laid_out: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any, without_beam: Any
 ) -> None:
