@@ -109,7 +109,7 @@ def first_frames(driver: Path, frames: int, into: Path) -> None:
     from training.layouts import SOUND_RATE, Mp4
 
     film = Film(driver)
-    silence = np.zeros(round(frames / film.fps * SOUND_RATE), np.float32)
+    silence = np.zeros((1, round(frames / film.fps * SOUND_RATE)), np.float32)
     writer = Mp4(into, film.fps, silence)
     for frame in islice(film, frames):
         picture: Any = frame.to_ndarray(format="rgb24")

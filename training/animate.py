@@ -73,15 +73,15 @@ def animate(job: Job, footage: Footage, output: str) -> str:
 
 
 def sound_of(footage: Footage) -> Samples | None:
-    """The driver's sound, mono, exactly as long as its frames; None where it has none."""
+    """The driver's sound, exactly as long as its frames; None where it has none."""
     seconds = len(footage.points) / footage.fps
     try:
-        sound, damage = read_sound(footage.path, 0, ceil(seconds * GRID), SOUND_RATE)
+        sound, damage = read_sound(footage.path, 0, ceil(seconds * GRID), SOUND_RATE, 2)
     except MediaError as error:
         sound, damage = None, error.detail
     if damage:
         progress.say(f"animate: {footage.path.name}: {damage}")
-    return None if sound is None else sound[: round(seconds * SOUND_RATE)]
+    return None if sound is None else sound[:, : round(seconds * SOUND_RATE)]
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from av.codec.context import Flags
 from PIL import Image
 
 from pipelines.errors import UserError
+from pipelines.video.encode import add_sound
 from pipelines.video.sound import Samples
 
 Frames = npt.NDArray[np.uint8]
@@ -29,9 +30,8 @@ Layout = Literal["plain", "side-by-side", "grid"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 SOUND_RATE = 48000
-"""Samples a second of the sound that goes into an mp4, mono."""
-_SOUND_BITS = 128_000
-_AAC_FRAME = 1024  # samples
+"""Samples a second of the sound that goes into an mp4."""
+_SOUND_BITS = 128_000  # for each channel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +107,7 @@ def check_output(output: str) -> Path:
 def open_writer(scratch: Path, fps: Fraction, sound: Samples | None) -> Writer:
     """A writer of the kind that the name tells, as in `check_output`.
 
-    sound: mono at `SOUND_RATE`, or None; only an mp4 can hold it.
+    sound: (1 or 2, n) at `SOUND_RATE`, or None; only an mp4 can hold it.
     """
     kind = scratch.suffix.lower()
     if kind == ".mp4":
@@ -136,7 +136,7 @@ class Mp4:
         if not self._count:
             self._pictures.height, self._pictures.width = frames.shape[1:3]
             if self._sound is not None:
-                self._add_sound(self._sound)
+                add_sound(self._file, self._sound, SOUND_RATE, _SOUND_BITS * len(self._sound))
         for picture in frames:
             frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
                 format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG"
@@ -144,19 +144,6 @@ class Mp4:
             frame.pts, frame.time_base = self._count, 1 / self._fps
             self._file.mux(self._pictures.encode(frame))
             self._count += 1
-
-    def _add_sound(self, sound: Samples) -> None:
-        stream = self._file.add_stream("aac", rate=SOUND_RATE, layout="mono")
-        stream.codec_context.bit_rate = _SOUND_BITS
-        stream.codec_context.flags |= Flags.bitexact
-        packets = []
-        for at in range(0, len(sound), _AAC_FRAME):
-            frame = av.AudioFrame.from_ndarray(sound[None, at : at + _AAC_FRAME], "fltp", "mono")
-            frame.sample_rate, frame.pts = SOUND_RATE, at
-            frame.time_base = Fraction(1, SOUND_RATE)
-            packets += stream.encode(frame)
-        # The muxer holds them back until the pictures of their time have come.
-        self._file.mux(packets + stream.encode(None))
 
     def close(self) -> None:
         """Write what the encoder still holds, and the index."""

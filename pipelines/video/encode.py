@@ -11,6 +11,7 @@ from io import BytesIO
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.container import OutputContainer
 from av.filter import Graph
 from av.filter.context import FilterContext
 from av.video.frame import VideoFrame
@@ -105,6 +106,28 @@ def _describe(frame: VideoFrame) -> str:
     )
 
 
+def add_sound(
+    container: OutputContainer,
+    sound: Samples,
+    rate: int,
+    bit_rate: int,
+    options: dict[str, str] | None = None,
+) -> None:
+    """Give a file its AAC sound, mono or stereo, all at once. Raises FFmpegError."""
+    layout = "mono" if len(sound) == 1 else "stereo"
+    stream = container.add_stream("aac", rate=rate, layout=layout, options=options)
+    stream.codec_context.bit_rate = bit_rate
+    stream.codec_context.flags |= Flags.bitexact
+    packets = []
+    for at in range(0, sound.shape[1], _AAC_FRAME):
+        part = np.ascontiguousarray(sound[:, at : at + _AAC_FRAME])
+        frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+        packets += stream.encode(frame)
+    # The muxer holds them back until the pictures of their time have come.
+    container.mux(packets + stream.encode(None))
+
+
 class ClipFile:
     """An MP4 in memory: H.264 pictures at 25 fps and AAC sound, the same bytes every time."""
 
@@ -127,23 +150,9 @@ class ClipFile:
         context.flags |= Flags.bitexact
         self._count = 0
         if sound is not None:
-            self._add_sound(sound, settings)
-
-    def _add_sound(self, sound: Samples, settings: CropSettings) -> None:
-        rate = settings.audio_rate
-        # The default search takes four times as long for the same noise at this bit rate.
-        options = {"aac_coder": "fast"}
-        stream = self._container.add_stream("aac", rate=rate, layout="mono", options=options)
-        stream.codec_context.bit_rate = settings.audio_bitrate
-        stream.codec_context.flags |= Flags.bitexact
-        packets = []
-        for at in range(0, len(sound), _AAC_FRAME):
-            part = sound[None, at : at + _AAC_FRAME]
-            frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
-            frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
-            packets += stream.encode(frame)
-        # The muxer holds them back until the pictures of their time have come.
-        self._container.mux(packets + stream.encode(None))
+            # The default search takes four times as long for the same noise at this bit rate.
+            coder = {"aac_coder": "fast"}
+            add_sound(self._container, sound, settings.audio_rate, settings.audio_bitrate, coder)
 
     def add(self, picture: VideoFrame) -> None:
         """Append one picture. Raises FFmpegError."""

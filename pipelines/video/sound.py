@@ -1,4 +1,4 @@
-"""The sound under a clip: decoded around it, placed by its timestamps, mono at one rate."""
+"""The sound under a clip: decoded around it, placed by its timestamps, at one rate."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from pipelines.video.grid import GRID, container_start
 from pipelines.video.probe import open_container, reason
 
 Samples = NDArray[np.float32]
-"""(n,) mono, -1..1."""
+"""(channels, n), -1..1."""
 
 _GAP = 0.02  # seconds between sound and its timestamps that are bridged
 _RATES = range(1000, 1_000_001)  # samples a second; at one a second, a packet lasts for hours
 _RUN_UP = Fraction(1, 2)  # seconds decoded before a clip, for codecs that remember
 
 
-def read_sound(path: Path, first: int, frames: int, rate: int) -> tuple[Samples | None, str]:
-    """The sound under slots [first, first + frames): (frames * rate / 25,), and what went wrong.
+def read_sound(
+    path: Path, first: int, frames: int, rate: int, channels: int = 1
+) -> tuple[Samples | None, str]:
+    """The sound under slots [first, first + frames): frames * rate / 25 samples; what went wrong.
 
+    channels: 1 mixes it down, 2 keeps stereo, and mixes down what has more; mono stays mono.
     Silence where there is none; None where nothing decodes or the video has no sound. The file
     is opened anew, because some decoders keep state over a flush that would reach into the next
     clip. Raises MediaError where it does not open, OSError where it cannot be read.
@@ -51,7 +54,8 @@ def read_sound(path: Path, first: int, frames: int, rate: int) -> tuple[Samples 
         end = begin + Fraction(frames, GRID)
         start, stop = (origin + floor(t / base) for t in (begin - _RUN_UP, end + _RUN_UP))
 
-        sound = np.zeros(frames * rate // GRID, np.float32)
+        channels = min(channels, stream.codec_context.channels or 1)
+        sound = np.zeros((channels, frames * rate // GRID), np.float32)
         mixer = _Placer(sound, begin, rate)
         failures: list[str] = []
         decoded = 0
@@ -99,6 +103,7 @@ class _Placer:
     def __init__(self, sound: Samples, begin: Fraction, rate: int) -> None:
         """`sound` is filled; it starts `begin` seconds into the video."""
         self._sound, self._begin, self._rate = sound, begin, rate
+        self._layout = "mono" if len(sound) == 1 else "stereo"
         self._parts: list[Samples] = []
         self._start = self._next = Fraction(0)
         self._format: tuple[object, ...] | None = None
@@ -113,7 +118,7 @@ class _Placer:
             self.flush()
             self._start = self._next = at
             self._format = kind
-            self._resampler = AudioResampler("fltp", "mono", self._rate)
+            self._resampler = AudioResampler("fltp", self._layout, self._rate)
         frame.pts = None
         self._resample(frame)
         self._next += Fraction(frame.samples, frame.sample_rate)
@@ -124,13 +129,13 @@ class _Placer:
             return
         self._resample(None)
         if self._parts:
-            run = np.concatenate(self._parts)
+            run = np.concatenate(self._parts, axis=1)
             at = round((self._start - self._begin) * self._rate)
-            low, high = max(0, at), min(len(self._sound), at + len(run))
+            low, high = max(0, at), min(self._sound.shape[1], at + run.shape[1])
             if low < high:
-                self._sound[low:high] = run[low - at : high - at]
+                self._sound[:, low:high] = run[:, low - at : high - at]
         self._parts, self._format = [], None
 
     def _resample(self, frame: AudioFrame | None) -> None:
         parts = self._resampler.resample(frame)
-        self._parts += [part.to_ndarray()[0].copy() for part in parts]
+        self._parts += [part.to_ndarray().astype(np.float32) for part in parts]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import UserError
+from pipelines.video.sound import read_sound
 from training.layouts import (
     SOUND_RATE,
     Frames,
@@ -80,7 +81,7 @@ def ramp(frames: int) -> Frames:
 @pytest.mark.parametrize("fps", [Fraction(25), Fraction(30000, 1001), Fraction(15)])
 def test_an_mp4_has_the_frames_rate_and_sound_it_was_given(tmp_path: Path, fps: Fraction) -> None:
     seconds = 20 / fps
-    sound = np.sin(np.arange(round(seconds * SOUND_RATE)) / 20).astype(np.float32)
+    sound = np.sin(np.arange(round(seconds * SOUND_RATE)) / 20).astype(np.float32)[None]
     writer = open_writer(tmp_path / "a.mp4", fps, sound)
     writer.write(ramp(20)[:8])
     writer.write(ramp(20)[8:])
@@ -94,9 +95,24 @@ def test_an_mp4_has_the_frames_rate_and_sound_it_was_given(tmp_path: Path, fps: 
     np.testing.assert_allclose(seen, 10 * np.arange(20), atol=3)
 
 
+def test_stereo_stays_stereo_and_mono_mono(tmp_path: Path) -> None:
+    left = np.sin(np.arange(SOUND_RATE) / 20).astype(np.float32) / 2
+    for sound in (np.stack([left, np.zeros_like(left)]), left[None]):
+        path = tmp_path / f"{len(sound)}.mp4"
+        writer = Mp4(path, Fraction(25), sound)
+        writer.write(ramp(25))
+        writer.close()
+        kept, note = read_sound(path, 0, 25, SOUND_RATE, channels=2)
+        assert kept is not None and kept.shape == sound.shape and not note
+        np.testing.assert_allclose(kept[:, 5000:-5000].std(1), sound.std(1), atol=0.01)
+        mixed, _ = read_sound(path, 0, 25, SOUND_RATE)
+        assert mixed is not None and mixed.shape == (1, SOUND_RATE)
+        assert np.corrcoef(mixed[0], kept.mean(0))[0, 1] > 0.99
+
+
 def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (10, 64, 64, 3), dtype=np.uint8)
-    sound = np.sin(np.arange(round(0.4 * SOUND_RATE)) / 20).astype(np.float32)
+    sound = np.sin(np.arange(round(0.4 * SOUND_RATE)) / 20).astype(np.float32)[None]
     for name in ("a.mp4", "b.mp4"):
         writer = Mp4(tmp_path / name, Fraction(25), sound)
         writer.write(frames)
