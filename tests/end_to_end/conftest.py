@@ -8,26 +8,14 @@ from typing import Any
 
 import pytest
 from rig import Rig
+from tiny_setting import SETTING
 
 from pipelines.sample import plan
 from pipelines.sample.corpus import Corpus, build
 from pipelines.sample.server import SampleServer
 
 VIDEOS = 4
-TINY = {
-    "about": "tiny network of a test",
-    "epochs": 5,
-    "batch": 2,
-    "k": 2,
-    "content": {"pixels": {"weight": 100.0}},
-    "networks": {
-        "image_size": 32,
-        "min_channels": 4,
-        "max_channels": 16,
-        "generator_levels": 3,
-        "residual_blocks": 1,
-    },
-}
+TINY = SETTING | {"about": "tiny network of a test", "epochs": 5}
 MakeRig = Callable[..., Rig]
 
 

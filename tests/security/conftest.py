@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from forgery import Payload
 
-from pipelines import catalog, crop, download, engine, manifest
+from pipelines import catalog, crop, download, engine, manifest, shard, verify
 from pipelines.params import Params
 from pipelines.schemas import CATALOG
 
@@ -37,7 +39,7 @@ without_beam, exit_codes, finished = _stages.without_beam, _stages.exit_codes, _
 try:
     make_shards = _load("training/tiny_shards.py").make_shards
 except ModuleNotFoundError:  # the `train` extra is not installed
-    collect_ignore = ["test_attack_models.py", "test_attack_tars.py"]
+    collect_ignore = [f"test_attack_{name}.py" for name in ("indexes", "models", "tars")]
 
 Row = dict[str, Any]
 _watching: list[set[Path]] = []
@@ -127,3 +129,27 @@ def rebuild(without_beam: Any) -> Callable[[Params], list[Row]]:
         return manifest.read(params.paths.manifest("catalog")).to_pylist()
 
     return run
+
+
+@pytest.fixture
+def video(tmp_path: Path, make_video: Callable[..., Path]) -> bytes:
+    return make_video(tmp_path / "made" / "v.mp4", frames=25, side=128).read_bytes()
+
+
+@pytest.fixture
+def told(finished: Callable[..., Params], without_beam: Any) -> Params:
+    """A finished set."""
+    params = finished((3,))
+    engine.run(shard.prepare(params))
+    assert verify.verify(params)["clips"]
+    return params
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """Exists once a payload has run; that it would is shown here."""
+    path = tmp_path / "payload-ran"
+    pickle.loads(pickle.dumps(Payload(path)))
+    assert path.exists()
+    path.unlink()
+    return path

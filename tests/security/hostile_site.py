@@ -7,10 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 Answer = Callable[["Handler"], None]
+MB = 2**20
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -98,3 +101,19 @@ class HostileSite(ThreadingHTTPServer):
 def stopwatch() -> Callable[[], float]:
     started = time.monotonic()
     return lambda: time.monotonic() - started
+
+
+def endless(handler: Handler, kind: str = "video/mp4", first: bytes = b"\0" * 4096) -> None:
+    handler.head(Content_Type=kind)
+    handler.write(first)
+    handler.write_all(repeat(b"\0" * 65536))
+
+
+def drip_body(handler: Handler) -> None:
+    handler.head(Content_Type="video/mp4")
+    handler.write_all(repeat(b"\0"), every=0.1)
+
+
+def left(tmp_path: Path) -> int:
+    """Bytes in the work folder."""
+    return sum(p.stat().st_size for p in (tmp_path / "work").rglob("*") if p.is_file())

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from forgery import Payload
 from safetensors.torch import save_file
+from tiny_setting import NETWORKS as TINY
 
 from pipelines.errors import UserError
 from pipelines.lineage import made
@@ -23,28 +25,7 @@ from training.networks import Discriminator, Embedder, Generator, NetworkConfig
 from training.perceptual import BackboneUnavailable, Weights
 from training.tensor_file import DamagedFile
 
-TINY = {"image_size": 32, "min_channels": 4, "max_channels": 16, "generator_levels": 3}
-TINY |= {"residual_blocks": 1}
 MANY = 10**9
-
-
-class Payload:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
-
-
-@pytest.fixture
-def mark(tmp_path: Path) -> Path:
-    path = tmp_path / "payload-ran"
-    pickle.loads(pickle.dumps(Payload(path)))
-    assert path.exists()  # so it would
-    path.unlink()
-    return path
 
 
 def as_torch(path: Path, mark: Path) -> None:
@@ -113,7 +94,7 @@ def test_weights_from_an_address_need_their_sha256(tmp_path: Path) -> None:
         perceptual.load("vgg19", Weights(str(tmp_path / "x.pth"), sha256="0" * 64))
 
 
-# --- safetensors that lie ---------------------------------------------------------------------
+# --- safetensors that lie --------------------------------------------------------------------
 
 
 def parts(networks: dict[str, Any]) -> dict[str, Any]:

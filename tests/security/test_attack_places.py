@@ -33,11 +33,6 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def video(tmp_path: Path, make_video: Callable[..., Path]) -> bytes:
-    return make_video(tmp_path / "made" / "v.mp4", frames=25, side=128).read_bytes()
-
-
 # --- links ------------------------------------------------------------------------------------
 
 

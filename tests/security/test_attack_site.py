@@ -6,44 +6,24 @@ Through the download stage and the real yt-dlp, over loopback.
 from __future__ import annotations
 
 import gzip
-import shutil
 import tracemalloc
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
-from hostile_site import Handler, HostileSite, stopwatch
+from hostile_site import MB, Handler, HostileSite, drip_body, endless, left, stopwatch
 
 from pipelines.schemas import Status
 
-Row = dict[str, Any]
 SECRET = b"the private words of a local file"
-MB = 2**20
-
-
-@pytest.fixture
-def video(tmp_path: Path, make_video: Callable[..., Path]) -> bytes:
-    return make_video(tmp_path / "made" / "v.mp4", frames=25, side=128).read_bytes()
-
-
-def left(tmp_path: Path) -> int:
-    """Bytes in the work folder."""
-    return sum(p.stat().st_size for p in (tmp_path / "work").rglob("*") if p.is_file())
 
 
 def test_a_site_that_behaves_is_served(fetch_all: Any, video: bytes) -> None:
     """Else every test below would pass for the wrong reason."""
     with HostileSite(v=lambda h: h.send(200, video, Content_Type="video/mp4")) as site:
         assert fetch_all(["v"], url=site.template)["v"]["status"] == "ok"
-
-
-def endless(handler: Handler, kind: str = "video/mp4", first: bytes = b"\0" * 4096) -> None:
-    handler.head(Content_Type=kind)
-    handler.write(first)
-    handler.write_all(repeat(b"\0" * 65536))
 
 
 def test_a_body_without_end_is_cut_at_max_bytes(fetch_all: Any, tmp_path: Path) -> None:
@@ -85,11 +65,6 @@ def test_a_length_that_lies_gives_no_video(
     with HostileSite(v=lie) as site:
         row = fetch_all(["v"], url=site.template)["v"]
     assert row["status"] == status
-
-
-def drip_body(handler: Handler) -> None:
-    handler.head(Content_Type="video/mp4")
-    handler.write_all(repeat(b"\0"), every=0.1)
 
 
 def drip_promised_body(handler: Handler) -> None:
@@ -143,7 +118,50 @@ def test_a_compressed_bomb_is_counted_as_it_unpacks(
     assert left(tmp_path) < MB
 
 
-# --- to local files and elsewhere -------------------------------------------------------------
+def segments(name: str, count: int) -> bytes:
+    lines = (f"#EXTINF:1,\n/{name}{n}" for n in range(count))
+    head = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n"
+    return (head + "\n".join(lines) + "\n#EXT-X-ENDLIST\n").encode()
+
+
+def test_pieces_of_a_playlist_are_counted_together(fetch_all: Any, tmp_path: Path) -> None:
+    kind = "application/vnd.apple.mpegurl"
+    with HostileSite(v=lambda h: h.send(200, segments("seg", 400), Content_Type=kind)) as site:
+        for n in range(400):
+            site.answers[f"seg{n}"] = lambda h: h.send(200, bytes(188 * 1000))
+        row = fetch_all(["v"], url=site.template, max_bytes=2 * MB)["v"]
+    assert (row["status"], row["detail"]) == ("no_format", "larger than download.max_bytes")
+    assert site.sent < 10 * MB
+    assert left(tmp_path) < MB
+
+
+def test_sound_and_picture_of_a_fetch_are_counted_together(
+    fetch_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is within the limit, and a site may offer any number of them."""
+    from pipelines.site import capped
+
+    monkeypatch.setattr(capped, "PAGE", MB // 8)
+    master = (
+        b'#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",URI="/sound"\n'
+        b'#EXT-X-STREAM-INF:BANDWIDTH=1000,CODECS="avc1.42c00b,mp4a.40.2",RESOLUTION=64x64,'
+        b'AUDIO="a"\n/picture\n'
+    )
+    kind = "application/vnd.apple.mpegurl"
+    with HostileSite(v=lambda h: h.send(200, master, Content_Type=kind)) as site:
+        for name in ("sound", "picture"):
+            body = segments(f"{name}-", 8)
+            site.answers[name] = lambda h, body=body: h.send(200, body, Content_Type=kind)
+            for n in range(8):
+                site.answers[f"{name}-{n}"] = lambda h: h.send(200, bytes(188 * 1000))
+        row = fetch_all(["v"], url=site.template, max_bytes=2 * MB)["v"]
+    assert any("/sound-" in path for path in site.asked)
+    assert any("/picture-" in path for path in site.asked)
+    assert (row["status"], row["detail"]) == ("no_format", "larger than download.max_bytes")
+    assert left(tmp_path) < MB
+
+
+# --- to local files and elsewhere ------------------------------------------------------------
 
 
 @pytest.fixture
@@ -256,135 +274,3 @@ def test_an_extension_that_could_be_run_is_refused(
         fetch_all(["v"], url=site.template)
     kept = [p.suffix for p in (tmp_path / "work" / "videos").rglob("*") if p.is_file()]
     assert set(kept) <= {".mp4", ".unknown_video"}
-
-
-# --- mirrors ----------------------------------------------------------------------------------
-
-
-def test_a_copy_in_a_mirror_folder_is_bound_by_max_bytes(
-    fetch_all: Any, video: bytes, tmp_path: Path
-) -> None:
-    (tmp_path / "mirror").mkdir()
-    (tmp_path / "mirror" / "v.mp4").write_bytes(video)
-    with HostileSite() as site:
-        mirror = {"mirror": str(tmp_path / "mirror"), "url": site.template}
-        row = fetch_all(["v"], max_bytes=len(video) - 1, **mirror)["v"]
-        assert row["status"] == "removed"
-        assert "mirror: no_format: larger than download.max_bytes" in row["detail"]
-        shutil.rmtree(tmp_path / "work")
-        assert fetch_all(["v"], max_bytes=len(video), **mirror)["v"]["status"] == "ok"
-
-
-@pytest.mark.parametrize("lies", [False, True])
-def test_a_copy_in_an_object_store_is_bound_by_max_bytes_whatever_it_says(
-    fetch_all: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lies: bool
-) -> None:
-    store = fsspec.filesystem("memory")
-    store.pipe(f"/{tmp_path.name}/v.mp4", bytes(5 * MB))
-    if lies:
-        monkeypatch.setattr(type(store), "size", lambda self, path: 10)
-    with HostileSite() as site:
-        mirror = f"memory://{tmp_path.name}"
-        row = fetch_all(["v"], mirror=mirror, url=site.template, max_bytes=MB)["v"]
-    assert "larger than download.max_bytes" in row["detail"]
-    assert left(tmp_path) < MB
-
-
-def test_a_slow_object_store_ends_at_max_seconds(
-    fetch_all: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import time
-
-    from pipelines import storage
-
-    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/v.mp4", bytes(5 * MB))
-
-    class Slow:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def read(self, size: int) -> bytes:
-            time.sleep(0.6)
-            return bytes(self.file.read(size // 4))
-
-        def __enter__(self) -> Slow:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self.file.close()
-
-    real = storage.open_read
-    monkeypatch.setattr(
-        storage, "open_read", lambda u: Slow(real(u)) if u.startswith("memory:") else real(u)
-    )
-    with HostileSite() as site:
-        mirror = f"memory://{tmp_path.name}"
-        row = fetch_all(["v"], mirror=mirror, url=site.template, max_seconds=1)["v"]
-    assert "mirror: network: took longer than download.max_seconds" in row["detail"]
-
-
-@pytest.mark.parametrize("attack", [endless, drip_body])
-def test_an_http_mirror_is_bound_as_the_site_is(
-    fetch_all: Any, attack: Callable[[Handler], None]
-) -> None:
-    with HostileSite(v=attack) as mirror, HostileSite() as site:
-        limits = {"max_bytes": MB, "max_seconds": 3}
-        urls = {"mirror": f"{mirror.url}/{{video_id}}", "url": site.template}
-        row = fetch_all(["v"], **urls, **limits)["v"]
-    assert row["status"] == "removed"
-    assert "mirror: no_format: larger" in row["detail"] or "mirror: network" in row["detail"]
-
-
-def test_a_mirror_that_speaks_no_http_is_a_failed_mirror(fetch_all: Any, video: bytes) -> None:
-    def babble(handler: Handler) -> None:
-        handler.wfile.write(b"HTTP/9.9 \x00\xff garbage\r\n\r\n")
-
-    with (
-        HostileSite(v=babble) as mirror,
-        HostileSite(v=lambda h: h.send(200, video, Content_Type="video/mp4")) as site,
-    ):
-        urls = {"mirror": f"{mirror.url}/{{video_id}}", "url": site.template}
-        assert fetch_all(["v"], **urls)["v"]["status"] == "ok"
-
-
-def segments(name: str, count: int) -> bytes:
-    lines = (f"#EXTINF:1,\n/{name}{n}" for n in range(count))
-    head = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n"
-    return (head + "\n".join(lines) + "\n#EXT-X-ENDLIST\n").encode()
-
-
-def test_pieces_of_a_playlist_are_counted_together(fetch_all: Any, tmp_path: Path) -> None:
-    kind = "application/vnd.apple.mpegurl"
-    with HostileSite(v=lambda h: h.send(200, segments("seg", 400), Content_Type=kind)) as site:
-        for n in range(400):
-            site.answers[f"seg{n}"] = lambda h: h.send(200, bytes(188 * 1000))
-        row = fetch_all(["v"], url=site.template, max_bytes=2 * MB)["v"]
-    assert (row["status"], row["detail"]) == ("no_format", "larger than download.max_bytes")
-    assert site.sent < 10 * MB
-    assert left(tmp_path) < MB
-
-
-def test_sound_and_picture_of_a_fetch_are_counted_together(
-    fetch_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each file is within the limit, and a site may offer any number of them."""
-    from pipelines.site import capped
-
-    monkeypatch.setattr(capped, "PAGE", MB // 8)
-    master = (
-        b'#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",URI="/sound"\n'
-        b'#EXT-X-STREAM-INF:BANDWIDTH=1000,CODECS="avc1.42c00b,mp4a.40.2",RESOLUTION=64x64,'
-        b'AUDIO="a"\n/picture\n'
-    )
-    kind = "application/vnd.apple.mpegurl"
-    with HostileSite(v=lambda h: h.send(200, master, Content_Type=kind)) as site:
-        for name in ("sound", "picture"):
-            body = segments(f"{name}-", 8)
-            site.answers[name] = lambda h, body=body: h.send(200, body, Content_Type=kind)
-            for n in range(8):
-                site.answers[f"{name}-{n}"] = lambda h: h.send(200, bytes(188 * 1000))
-        row = fetch_all(["v"], url=site.template, max_bytes=2 * MB)["v"]
-    assert any("/sound-" in path for path in site.asked)
-    assert any("/picture-" in path for path in site.asked)
-    assert (row["status"], row["detail"]) == ("no_format", "larger than download.max_bytes")
-    assert left(tmp_path) < MB

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 if find_spec("torch") is None:  # the `train` extra is not installed
-    collect_ignore_glob = ["test_*.py"]
+    collect_ignore_glob = ["*"]
 else:
     import torch
+    from tiny_model import SETTING, write_model
+    from tiny_setting import NETWORKS
     from tiny_shards import make_shards, shards
 
+    from training.faces import Finder
     from training.losses import ContentLoss
     from training.meta import EpisodeBatch, MetaConfig, MetaLearner
     from training.networks import NetworkConfig
@@ -35,9 +39,7 @@ def steady() -> Iterator[None]:
 
 @pytest.fixture
 def tiny() -> NetworkConfig:
-    return NetworkConfig(
-        image_size=32, min_channels=4, max_channels=16, generator_levels=3, residual_blocks=1
-    )
+    return NetworkConfig(**NETWORKS)
 
 
 def pictures(*shape: int, seed: int = 0, size: int = 32) -> torch.Tensor:
@@ -61,6 +63,17 @@ def make_batch() -> Callable[..., EpisodeBatch]:
         )
 
     return make
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "tiny.safetensors", SETTING)
+
+
+@pytest.fixture(scope="module")
+def finder() -> Finder:
+    """For tests that skip themselves where MediaPipe is not installed."""
+    return Finder()
 
 
 @pytest.fixture

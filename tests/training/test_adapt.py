@@ -8,50 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_model import MONA, PARAMS, SETTING
+from tiny_model import SHORT as VIDEO
 
 from pipelines.errors import StopStage, UserError
 from pipelines.params import training as sections
-from training import adapt, trained
+from training import adapt
 from training.faces import Face, Finder, pictures_to
 from training.finetune import AdaptConfig, FineTuner
-from training.losses import ContentLoss
-from training.meta import MetaConfig, MetaLearner
-from training.networks import NetworkConfig
-from training.perceptual import Pixels
 from training.trained import Trained, load_model, load_person
 
 pytest.importorskip("mediapipe")
 
-MONA, VIDEO = "portraits/mona_lisa.jpg", "videos/le4aQb_Q9Qo.mp4"
-NETWORKS = NetworkConfig(64, 4, 16, generator_levels=3, residual_blocks=1)
-SETTING = {"setting": {"content": {"pixels": {"weight": 100.0}}}}
-PARAMS = """
-name: test
-catalog: {metadata: m, sources: [{name: s, reader: mp4}]}
-card: {title: t, licence: mit, description: d}
-landmarks: {backend: mediapipe}
+TWO_STEPS = """
 adapt: {iterations: 2, lr_generator: 1.0e-3}
 animate: {batch_size: 4}
 """
 
 
-@pytest.fixture(scope="module")
-def finder() -> Finder:
-    return Finder()
-
-
-@pytest.fixture
-def model_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.safetensors"
-    learner = MetaLearner(3, ContentLoss((Pixels(), 1.0)), MetaConfig(), NETWORKS)
-    trained.save_model(str(path), learner, SETTING)
-    return path
-
-
 @pytest.fixture
 def command(tmp_path: Path, model_file: Path) -> Callable[..., int]:
     """`python -m training.adapt`, with a model and params of its own."""
-    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "params.yaml").write_text(PARAMS + TWO_STEPS)
 
     def run(*words: str | Path) -> int:
         base = ["--params", tmp_path / "params.yaml", "--model", model_file]

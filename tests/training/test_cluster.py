@@ -19,13 +19,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from tiny_shards import Shards
+from tiny_setting import SETTING
+from tiny_shards import PEOPLE, Shards
 
 pytest.importorskip("ray", reason="the extra `train`")
 
 REPO = Path(__file__).resolve().parents[2]
 EPOCHS, STEPS = 48, 60  # 5 videos, 4 a step
-PEOPLE = {"id2": {"c": [4, 3]}, "id1": {"a": [5], "b": [3, 1, 6]}, "id3": {"a": [7], "d": [5, 2]}}
 
 
 @dataclass
@@ -41,21 +41,7 @@ class Project:
             "catalog": {"metadata": ".", "sources": [{"name": "a", "reader": "mp4"}]},
             "card": {"title": "t", "licence": "other", "description": "d"},
             "setting": "tiny",
-            "settings": {
-                "tiny": {
-                    "epochs": EPOCHS,
-                    "batch": 4,
-                    "k": 2,
-                    "content": {"pixels": {"weight": 100.0}},
-                    "networks": {
-                        "image_size": 32,
-                        "min_channels": 4,
-                        "max_channels": 16,
-                        "generator_levels": 3,
-                        "residual_blocks": 1,
-                    },
-                }
-            },
+            "settings": {"tiny": SETTING | {"epochs": EPOCHS, "batch": 4}},
             "ray": {"workers": 2, "checkpoint_every": 10, "grid_every": 1000, "keep": 3},
         }
         self.save()

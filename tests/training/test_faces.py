@@ -7,19 +7,13 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from tiny_model import MONA
 
 from pipelines.errors import UserError
 from training import faces
 from training.faces import Finder, face_box, from_picture, read_picture
 
 pytest.importorskip("mediapipe")
-
-MONA = "portraits/mona_lisa.jpg"
-
-
-@pytest.fixture(scope="module")
-def finder() -> Finder:
-    return Finder()
 
 
 def saved(path: Path, picture: npt.NDArray[np.uint8]) -> Path:

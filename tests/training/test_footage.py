@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from tiny_model import MONA, SHORT
 
 from pipelines.errors import UserError
 from training import footage
@@ -14,13 +15,6 @@ from training.faces import Finder, face_box
 from training.footage import Film, fill, follow
 
 pytest.importorskip("mediapipe")
-
-MONA, SHORT = "portraits/mona_lisa.jpg", "videos/le4aQb_Q9Qo.mp4"
-
-
-@pytest.fixture(scope="module")
-def finder() -> Finder:
-    return Finder()
 
 
 def video(path: Path, times: list[int], rate: int = 25, shade: bool = True) -> Path:

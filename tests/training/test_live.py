@@ -10,10 +10,12 @@ import av
 import numpy as np
 import pytest
 import torch
+from tiny_model import MONA, NETWORKS, PARAMS, write_model
+from tiny_model import SHORT as DRIVER
 
 from pipelines.errors import UserError
 from pipelines.params import training as sections
-from training import adapt, animate, marking, trained
+from training import adapt, animate, marking
 from training.faces import Face, Finder, Picture, from_picture
 from training.finetune import Person
 from training.footage import follow
@@ -21,21 +23,10 @@ from training.live.drivers import Recording, Shot
 from training.live.follower import Follower
 from training.live.performance import run
 from training.live.sinks import File, VirtualCamera
-from training.losses import ContentLoss
-from training.meta import MetaConfig, MetaLearner
-from training.networks import Generator, NetworkConfig
-from training.perceptual import Pixels
+from training.networks import Generator
 from training.scene import Job, Scene, Subject
 
 pytest.importorskip("mediapipe")
-
-MONA, DRIVER = "portraits/mona_lisa.jpg", "videos/le4aQb_Q9Qo.mp4"
-NETWORKS = NetworkConfig(64, 4, 16, generator_levels=3, residual_blocks=1)
-
-
-@pytest.fixture(scope="module")
-def finder() -> Finder:
-    return Finder()
 
 
 @pytest.fixture
@@ -174,12 +165,8 @@ def test_the_command_writes_a_signed_file(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    (tmp_path / "params.yaml").write_text(
-        "name: test\ncatalog: {metadata: m, sources: [{name: s, reader: mp4}]}\n"
-        "card: {title: t, licence: mit, description: d}\nlandmarks: {backend: mediapipe}\n"
-    )
-    learner = MetaLearner(3, ContentLoss((Pixels(), 1.0)), MetaConfig(), NETWORKS)
-    trained.save_model(str(tmp_path / "tiny.safetensors"), learner, {})
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    write_model(tmp_path / "tiny.safetensors", {})
     out = tmp_path / "live.mp4"
 
     def command(*words: str | Path) -> int:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from tiny_setting import NETWORKS
 
 from training.losses import ContentLoss
 from training.meta import EpisodeBatch, MetaLearner, Reducer
@@ -14,7 +15,7 @@ from training.networks import NetworkConfig
 from training.parallel import DistributedReducer
 from training.perceptual import Pixels
 
-TINY = NetworkConfig(32, 4, 16, generator_levels=3, residual_blocks=1)
+TINY = NetworkConfig(**NETWORKS)
 
 
 class Recorder(Reducer):

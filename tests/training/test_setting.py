@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipelines.errors import StopStage, UserError
-from pipelines.params.training import Adapt, Backbone, Meta, Networks, Setting
+from pipelines.params.training import Adapt, Backbone, Evaluate, Meta, Networks, Setting
+from training import perceptual
 from training import setting as settings
 from training.finetune import AdaptConfig
 from training.meta import MetaConfig
@@ -21,6 +22,16 @@ def test_params_have_the_defaults_of_what_they_configure() -> None:
     assert MetaConfig(**Meta().model_dump()) == MetaConfig()
     mine, theirs = Adapt().model_dump(), asdict(AdaptConfig())
     assert mine == {name: theirs[name] for name in mine}
+
+
+def test_params_and_perceptual_name_weights_alike():
+    given = Evaluate.model_validate(
+        {"lpips": {"alex": {"url": "a.pth", "heads": {"url": "b.pth"}}}}
+    )
+    alex = given.lpips["alex"]
+    assert alex and set(asdict(perceptual.Weights(""))) >= set(alex.model_dump()) - {"heads"}
+    with pytest.raises(ValueError, match="name a url"):
+        Evaluate.model_validate({"features": {"squeezenet": None}})
 
 
 def test_every_backbone_can_be_named() -> None:

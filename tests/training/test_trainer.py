@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_setting import SETTING
 from tiny_shards import MakeShards, Shards
 
 from pipelines import storage
@@ -20,20 +21,8 @@ from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
 from training.run import Run, plan
 from training.trainer import Worker
 
-SETTING: dict[str, Any] = {
-    "epochs": 4,
-    "batch": 2,
-    "k": 2,
-    "content": {"pixels": {"weight": 100.0}},
-    "networks": {
-        "image_size": 32,
-        "min_channels": 4,
-        "max_channels": 16,
-        "generator_levels": 3,
-        "residual_blocks": 1,
-    },
-}
-STEPS = 10  # 4 epochs of 5 videos, 2 a step
+EPOCHS = 4
+STEPS = 10  # of 5 videos, 2 a step
 
 
 def params_of(shards: Shards, **changes: Any) -> Params:
@@ -47,7 +36,7 @@ def params_of(shards: Shards, **changes: Any) -> Params:
             "catalog": {"metadata": ".", "sources": ({"name": "a", "reader": "mp4"},)},
             "card": {"title": "t", "licence": "other", "description": "d"},
             "setting": "tiny",
-            "settings": {"tiny": SETTING | changes},
+            "settings": {"tiny": SETTING | {"epochs": EPOCHS} | changes},
             "ray": {"checkpoint_every": 3, "grid_every": 5, "keep": 2},
         },
         strict=False,

@@ -1,8 +1,8 @@
-import datetime
-import multiprocessing
 import os
 import pickle
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,19 +10,13 @@ import pytest
 pytest.importorskip("c2pa")
 pytest.importorskip("cryptography")
 
+from certificates import write_pair
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from pipelines.errors import UserError
 from training.marking import keys
 from training.marking.keys import development_chain, development_folder
-
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return tmp_path / "config"
 
 
 def test_the_pair_is_made_once_and_private(own_home: Path) -> None:
@@ -51,17 +45,26 @@ def test_the_chain_is_what_c2pa_asks_for() -> None:
     assert os.uname().nodename not in own.subject.rfc4514_string()
 
 
-def _make(barrier: object) -> str:
-    barrier.wait()  # type: ignore[attr-defined]
-    return keys(None, None).chain
-
-
 def test_processes_that_start_at_once_agree(own_home: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    with context.Manager() as manager, context.Pool(4) as pool:
-        barrier = manager.Barrier(4)
-        chains = pool.map(_make, [barrier] * 4, chunksize=1)
-    assert len(set(chains)) == 1
+    code = (
+        "import sys; from training.marking import keys\n"
+        "print('ready', flush=True); sys.stdin.read(); print(keys(None, None).chain)"
+    )
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for maker in makers:
+        assert maker.stdout is not None and maker.stdout.readline() == "ready\n"
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.close()
+        maker.stdin = None  # else `communicate` would flush it
+    chains = [maker.communicate(timeout=60)[0] for maker in makers]
+    assert [maker.returncode for maker in makers] == [0] * 4
+    assert len(set(chains)) == 1 and "BEGIN CERTIFICATE" in chains[0]
     assert [p.name for p in (own_home / "likeness").iterdir()] == ["development"]
 
 
@@ -98,46 +101,6 @@ def test_no_place_for_it(own_home: Path) -> None:
 
 
 # --- the user's own --------------------------------------------------------------------------
-
-
-def write_pair(
-    folder: Path, private: object, days: float = 30, passphrase: bytes | None = None
-) -> tuple[str, str]:
-    """A chain of two and its key."""
-    root = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime.now(datetime.UTC)
-
-    def certificate(name: str, key: object, ca: bool) -> x509.Certificate:
-        who = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, name)])
-        by = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Root of Ours")])
-        usage = [not ca, False, False, False, False, ca, ca, False, False]
-        draft = (
-            x509.CertificateBuilder(by, who, key.public_key(), x509.random_serial_number())  # type: ignore[attr-defined]
-            .not_valid_before(now - datetime.timedelta(days=60))
-            .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca, None), True)
-            .add_extension(x509.KeyUsage(*usage), True)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), False
-            )
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)  # type: ignore[attr-defined]
-        )
-        if not ca:
-            email = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.EMAIL_PROTECTION])
-            draft = draft.add_extension(email, False)
-        return draft.sign(root, hashes.SHA256())
-
-    pem = serialization.Encoding.PEM
-    chain = [certificate("Our Studio", private, False), certificate("Root of Ours", root, True)]
-    (folder / "chain.pem").write_bytes(b"".join(one.public_bytes(pem) for one in chain))
-    lock = (
-        serialization.BestAvailableEncryption(passphrase)
-        if passphrase
-        else serialization.NoEncryption()
-    )
-    form = serialization.PrivateFormat.PKCS8
-    (folder / "own.key").write_bytes(private.private_bytes(pem, form, lock))  # type: ignore[attr-defined]
-    return str(folder / "chain.pem"), str(folder / "own.key")
 
 
 @pytest.mark.parametrize(

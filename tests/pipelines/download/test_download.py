@@ -3,88 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from small_site import Row, Run, at, closed_port, hits
 
-from pipelines import download, engine, manifest
 from pipelines.errors import UserError
-from pipelines.params import Params
 from pipelines.sample.server import SampleServer
-from pipelines.schemas import CATALOG, DOWNLOADS, Status
+from pipelines.schemas import Status
 
-Row = dict[str, Any]
-Run = Callable[..., dict[str, Row]]
 pytestmark = pytest.mark.usefixtures("without_beam", "own_temporary_folder")
-
-
-@pytest.fixture
-def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buckets and breakers of the machine stay out of the tests."""
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-
-
-@pytest.fixture(scope="session")
-def whole_video(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
-    return make_video(tmp_path_factory.mktemp("videos") / "whole.mp4", frames=25, side=128)
-
-
-@pytest.fixture
-def serve(tmp_path: Path, whole_video: Path) -> Iterator[Callable[..., SampleServer]]:
-    """Start a site that holds videos of these ids, with faults."""
-    servers: list[SampleServer] = []
-
-    def start(*videos: str, **faults: str) -> SampleServer:
-        folder = tmp_path / f"site{len(servers)}"
-        folder.mkdir()
-        for video in (*videos, *faults):
-            shutil.copyfile(whole_video, folder / f"{video}.mp4")
-        server = SampleServer(folder, faults, retry_after=0)
-        servers.append(server)
-        return server.__enter__()
-
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
-
-
-@pytest.fixture
-def run(make_params: Callable[..., Params], write_manifest: Callable[..., None]) -> Run:
-    """Write a catalog of clips, run the stage, return its rows by video."""
-
-    def run_stage(
-        clips: list[str | Row], retry: frozenset[Status] = frozenset(), **settings: Any
-    ) -> dict[str, Row]:
-        manners = {"per_minute": 1e6, "burst": 1000, "backoff": 0.001, "timeout": 5.0}
-        manners |= {"retries": 0, "concurrency": 1}
-        params = make_params(download=manners | settings)
-        rows: list[Row] = []
-        for clip in clips:
-            row = {"video": clip} if isinstance(clip, str) else clip
-            row = {"person": "id1", "utterance": "00001", "status": "ok", "source": "vox"} | row
-            row |= {"key": f"{row['person']}_{row['video']}_{row['utterance']}", "detail": ""}
-            rows.append(row | {"split": "train", "shard": "vox-train-00000", "crop_ready": False})
-        write_manifest(params, "catalog", CATALOG, rows)
-        summary = engine.run(download.prepare(params), retry)
-        table = manifest.read(params.paths.manifest("download"))
-        assert table.schema.equals(DOWNLOADS)
-        assert summary.rows == len(table)
-        return {row["video"]: row for row in table.to_pylist()}
-
-    return run_stage
-
-
-def at(site: SampleServer) -> str:
-    return site.url + "/watch/{video_id}"
-
-
-def hits(site: SampleServer, video: str) -> int:
-    return sum(h.requests for path, h in site.hits.items() if video in path)
 
 
 def test_a_video_is_fetched_once_for_all_its_clips_and_described(
@@ -274,97 +203,7 @@ def test_what_was_taken_out_is_not_asked_for(run: Run, serve: Callable[..., Samp
     assert site.total().requests == 0
 
 
-# --- mirror ------------------------------------------------------------------------------------
-
-
-def test_a_mirror_folder_is_read_in_place(
-    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
-) -> None:
-    site = serve("aaa", "bbb")
-    (tmp_path / "mirror").mkdir()
-    shutil.copyfile(whole_video, tmp_path / "mirror" / "aaa.mp4")
-    rows = run(["aaa", "bbb"], url=at(site), mirror=str(tmp_path / "mirror"))
-    assert (rows["aaa"]["origin"], rows["bbb"]["origin"]) == ("mirror", "site")
-    assert rows["aaa"]["path"] == rows["aaa"]["url"] == str(tmp_path / "mirror" / "aaa.mp4")
-    assert (tmp_path / "mirror" / "aaa.mp4").exists()
-    assert hits(site, "aaa") == 0
-    assert len(list((tmp_path / "work" / "videos").rglob("*.mp4"))) == 1
-
-
-def test_a_mirror_folder_called_videos_is_not_taken_for_the_work_folder_s(
-    run: Run, tmp_path: Path, whole_video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "videos").mkdir()
-    shutil.copyfile(whole_video, "videos/aaa.mp4")
-    row = run(["aaa"], mirror="videos")["aaa"]
-    assert row["path"] == "./videos/aaa.mp4"
-    from pipelines.crop import CropWorker
-
-    worker = CropWorker.__new__(CropWorker)
-    worker._videos = {"aaa": row}
-    worker._params = type("P", (), {"paths": type("Q", (), {"work": str(tmp_path / "work")})})
-    ((path, _, _),) = worker._by_file([{"video": "aaa", "media": None, "person": "id1"}])
-    assert Path(str(path)).is_file()
-
-
-def test_an_http_mirror_is_asked_before_the_site(
-    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
-) -> None:
-    site, mirror = serve("aaa", "bbb"), serve("aaa")
-    template = mirror.url + "/videos/{video_id}.mp4"
-    rows = run(["aaa", "bbb"], url=at(site), mirror=template)
-    assert {row["status"] for row in rows.values()} == {"ok"}
-    assert rows["aaa"]["origin"] == "mirror"
-    assert rows["aaa"]["url"] == mirror.url + "/videos/aaa.mp4"
-    assert rows["aaa"]["path"].startswith("videos/")
-    assert rows["bbb"]["origin"] == "site"
-    assert hits(site, "aaa") == 0
-
-
-def test_an_object_store_mirror_is_copied(
-    run: Run, serve: Callable[..., SampleServer], whole_video: Path
-) -> None:
-    import fsspec
-
-    with fsspec.open("memory://mirror/aaa.mp4", "wb") as file:
-        file.write(whole_video.read_bytes())
-    row = run(["aaa"], mirror="memory://mirror")["aaa"]
-    assert (row["status"], row["origin"]) == ("ok", "mirror")
-    assert row["path"].endswith("-mirror.mp4")
-
-
-def test_a_mirror_s_broken_file_leads_to_the_site_and_is_told_when_both_fail(
-    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
-) -> None:
-    site = serve("aaa", bbb="404")
-    (tmp_path / "mirror").mkdir()
-    for video in ("aaa", "bbb"):
-        (tmp_path / "mirror" / f"{video}.mp4").write_bytes(b"<!doctype html><html></html>")
-    rows = run(["aaa", "bbb"], url=at(site), mirror=str(tmp_path / "mirror"))
-    assert (rows["aaa"]["status"], rows["aaa"]["origin"]) == ("ok", "site")
-    assert rows["bbb"]["status"] == "removed"
-    assert "HTTP Error 404" in rows["bbb"]["detail"]
-    assert rows["bbb"]["detail"].endswith("; mirror: not_a_video: an HTML page")
-    assert (tmp_path / "mirror" / "bbb.mp4").exists()
-
-
-def test_a_mirror_that_is_down_leads_to_the_site(
-    run: Run, serve: Callable[..., SampleServer]
-) -> None:
-    site = serve("aaa", bbb="404")
-    rows = run(["aaa", "bbb"], url=at(site), mirror=f"http://127.0.0.1:{closed_port()}")
-    assert rows["aaa"]["status"] == "ok"
-    assert "; mirror: network: mirror: " in rows["bbb"]["detail"]
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-# --- secrets -----------------------------------------------------------------------------------
+# --- secrets ---------------------------------------------------------------------------------
 
 
 def test_cookies_are_copied_and_never_modified(
@@ -407,7 +246,7 @@ def test_no_credentials_reach_the_manifest(
     assert rows["bbb"]["url"].endswith("/bbb?token=***&n=1")
 
 
-# --- ready crops -------------------------------------------------------------------------------
+# --- ready crops -----------------------------------------------------------------------------
 
 
 def test_ready_crops_are_described_where_they_lie(

@@ -1,0 +1,93 @@
+"""Splits and shards: people in one split, and names that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eight_people import PEOPLE, annotate, places
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.catalog import bucket_of, split_of, stable_fraction
+from pipelines.params.dataset import Split
+
+
+def test_all_clips_of_a_person_land_in_one_split(tree: Path, build: Callable[..., Any]) -> None:
+    rows = build(catalog={"split": {"seed": 3, "val": 0.3, "test": 0.3}})
+    splits = {person: {r["split"] for r in rows if r["person"] == person} for person in PEOPLE}
+    assert all(len(found) == 1 for found in splits.values())
+    assert set().union(*splits.values()) == {"train", "val", "test"}
+
+
+def test_the_seed_decides_and_nothing_else(tree: Path, build: Callable[..., Any]) -> None:
+    def drawn(seed: int) -> dict[str, str]:
+        rows = build(catalog={"split": {"seed": seed, "val": 0.5}})
+        return {row["person"]: row["split"] for row in rows}
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+
+
+def test_the_publisher_s_test_people_stay_test_people(
+    tmp_path: Path, build: Callable[..., Any]
+) -> None:
+    root = tmp_path / "metadata"
+    for person in PEOPLE[:4]:
+        annotate(root, person, "v", "00001")
+    (root / "meta.csv").write_text(
+        "VoxCeleb2 ID,VGGFace2 ID,Gender,Set\n"
+        "id00000,n1,m,test\nid00001,n2,f,dev\nid00002,n3,f,test\nid00003,n4,f,dev\n"
+    )
+    source = {"name": "vox", "reader": "voxceleb2", "people": "meta.csv"}
+    rows = build(catalog={"sources": [source], "split": {"val": 0.0}})
+    assert [row["split"] for row in rows] == ["test", "train", "test", "train"]
+    rows = build(catalog={"sources": [source], "split": {"val": 0.0, "use_published": False}})
+    assert {row["split"] for row in rows} == {"train"}
+
+
+@given(st.text(), st.integers(), st.floats(0, 0.5), st.floats(0, 0.49))
+def test_splits_grow_without_moving_people(person: str, seed: int, val: float, test: float) -> None:
+    small = split_of(person, None, Split(seed=seed, val=val / 2, test=test))
+    large = split_of(person, None, Split(seed=seed, val=val, test=test))
+    assert small == large or (small, large) == ("train", "val")
+
+
+@given(st.text(), st.integers(1, 1000))
+def test_buckets_are_within_range(video: str, buckets: int) -> None:
+    assert 0 <= bucket_of(video, buckets) < buckets
+    assert 0 <= stable_fraction("x", video) < 1
+
+
+# --- shard names -----------------------------------------------------------------------------
+
+
+def test_another_source_moves_no_clip(tree: Path, build: Callable[..., Any]) -> None:
+    sources = [{"name": "vox", "reader": "voxceleb2", "path": "."}]
+    before = places(build(catalog={"sources": sources}, shard={"clips": 4}))
+    for name in ("aaa", "zzz"):
+        for person in PEOPLE[:2]:
+            annotate(tree.parent / "more", person, "v", "00001")
+        more = {"name": name, "reader": "voxceleb2", "path": "../more"}
+        rows = build(catalog={"sources": [*sources, more]}, shard={"clips": 4})
+        assert {row["source"] for row in rows} == {"vox", name}
+        assert before.items() <= places([r for r in rows if r["source"] == "vox"]).items()
+
+
+def test_a_takedown_moves_no_other_clip(tree: Path, build: Callable[..., Any]) -> None:
+    before = places(build(shard={"clips": 4}))
+    assert len({shard for _, shard in before.values()}) > 3
+    lines = ["person,id00001,,", "video,a-02,,", "clip,id00003_a-03_00001,,"]
+    after = places(build(*lines, shard={"clips": 4}))
+    gone = {
+        key for key in before if key.startswith(("id00001", "id00002_a-02", "id00003_a-03_00001"))
+    }
+    assert after == {key: place for key, place in before.items() if key not in gone}
+
+
+def test_a_video_s_clips_share_a_shard(tree: Path, build: Callable[..., Any]) -> None:
+    found: dict[str, set[str]] = {}
+    for row in build(shard={"clips": 2}):
+        found.setdefault(row["video"], set()).add(row["shard"])
+    assert all(len(shards) == 1 for shards in found.values())

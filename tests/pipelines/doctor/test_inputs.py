@@ -1,0 +1,124 @@
+"""Checks of what a rebuild starts from."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dvc.cli import main as dvc
+from visit import Found, lines, told
+
+from pipelines.doctor import inputs
+from pipelines.doctor.verdict import Verdict
+from pipelines.params import Params
+
+MakeParams = Callable[..., Params]
+
+
+def cookie(name: str, end: float, value: str = "hush") -> str:
+    return "\t".join((".youtube.com", "TRUE", "/", "TRUE", str(int(end)), name, value))
+
+
+@pytest.mark.parametrize(
+    ("body", "level", "word"),
+    [
+        ([cookie("SID", time.time() + 1e7), cookie("x", 1)], "ok", "good until"),
+        ([cookie("SID", time.time() + 3600)], "warn", "good until"),
+        ([cookie("SID", time.time() - 9e5)], "fail", "ran out on"),
+        ([cookie("PREF", time.time() + 1e7)], "warn", "none of a signed-in"),
+        (["hush hush"], "fail", "Netscape"),
+    ],
+)
+def test_cookies(
+    make_params: MakeParams, tmp_path: Path, body: list[str], level: str, word: str
+) -> None:
+    path = tmp_path / "cookies.txt"
+    path.write_text("\n".join(["# Netscape HTTP Cookie File", *body, ""]))
+    path.chmod(0o600)
+    params = make_params(download={"cookies": str(path)})
+    said = lines(inputs.cookies(params))
+    assert said.startswith(level)
+    assert word in said
+    assert "hush" not in said
+    if level == "ok":
+        path.chmod(0o644)
+        assert "chmod 600" in lines(inputs.cookies(params))
+        path.unlink()
+        assert told(inputs.cookies(params)) == {"cookies": "fail"}
+
+
+def test_proxy(make_params: MakeParams, port: int, closed: int) -> None:
+    def proxy(text: str) -> Verdict:
+        return next(iter(inputs.proxy(make_params(download={"proxy": text}))))
+
+    good = proxy(f"socks5://me:secret@127.0.0.1:{port}")
+    assert good.level == "ok"
+    assert "secret" not in good.line()
+    for wrong in (f"http://127.0.0.1:{closed}", f"127.0.0.1:{port}", "ftp://h:1", "socks5://h"):
+        assert proxy(wrong).level == "fail", wrong
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Holds one video; its clock is a day behind."""
+
+    def do_HEAD(self) -> None:
+        self.send_response_only({"/a.mp4": 200, "/b.mp4": 500}.get(self.path, 404))
+        self.send_header("Date", "Mon, 02 Jan 2023 00:00:00 GMT")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Said to nobody."""
+
+
+def test_the_mirror_is_asked_for_a_video_of_this_catalog(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(inputs, "_videos", lambda params: iter([wanted]))
+    wanted = "a"
+    folder = tmp_path / "mirror"
+
+    def mirror(url: str) -> Found:
+        return told(inputs.mirror(make_params(download={"mirror": url})))
+
+    assert mirror(str(folder)) == {"mirror": "fail"}
+    folder.mkdir()
+    assert mirror(str(folder)) == {"mirror": "warn"}
+    (folder / "a.mp4").touch()
+    assert mirror(str(folder)) == {"mirror": "ok"}
+    assert mirror(f"{folder}/{{video_id}}.mp4") == {"mirror": "ok"}
+    assert mirror("memory://nothing") == {"mirror": "warn"}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert mirror(url) == {"clock": "fail", "mirror": "ok"}
+        wanted = "b"
+        assert mirror(url) == {"mirror": "fail"}
+        server.shutdown()
+    assert mirror(url) == {"mirror": "fail"}
+
+
+def test_takedowns_and_lists(make_params: MakeParams, tmp_path: Path) -> None:
+    params = make_params()
+    assert told(inputs.takedowns(params)) == {"takedowns": "ok"}
+    (tmp_path / "takedowns.csv").write_text("kind,id,date,reason\npersn,x,,\n")
+    assert "takedowns.csv:2" in lines(inputs.takedowns(params))
+    assert told(inputs.takedowns(params)) == {"takedowns": "fail"}
+    assert told(inputs.lists(params)) == {"list vox": "fail"}
+
+
+def test_dvc(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told(inputs.dvc(make_params())) == {"dvc": "warn"}
+    assert dvc(["init", "-q", "--no-scm"]) == 0
+    assert told(inputs.dvc(make_params())) == {"dvc": "ok"}
+    lock = tmp_path / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text('{"x": {"write": {"pid": 999999999, "cmd": "dvc repro"}}}')
+    assert told(inputs.dvc(make_params())) == {"dvc": "ok"}
+    lock.write_text(f'{{"x": {{"write": {{"pid": {os.getpid()}, "cmd": "dvc repro"}}}}}}')
+    assert "holds its lock" in lines(inputs.dvc(make_params()))

@@ -1,0 +1,60 @@
+"""Checks of the machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from visit import clips, told
+
+from pipelines.doctor import machine
+from pipelines.params import Params
+
+MakeParams = Callable[..., Params]
+
+
+def test_disk_and_memory(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = make_params()
+    clips(params)
+    assert told(machine.space(params)) == {"disk": "ok", "memory": "ok"}
+    assert not Path(params.paths.work).exists()
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    small = psutil.virtual_memory()._replace(available=1 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: small)
+    assert told(machine.space(params)) == {"disk": "fail", "memory": "fail"}
+
+
+def test_clock(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told(machine.clock(make_params())) == {"clock": "ok"}
+    now = time.time
+    monkeypatch.setattr(machine.time, "time", lambda: now() + 3600)
+    assert told(machine.clock(make_params())) == {"clock": "fail"}
+
+
+def test_limits(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, level in ((65_536, "ok"), (1000, "warn"), (64, "fail")):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, 65_536))
+        assert told(machine.files(make_params())) == {"open files": level}
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 26))
+    if Path("/dev/shm").is_dir():
+        assert told(machine.shm(make_params())) == {"/dev/shm": "warn"}
+
+
+def test_folders(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = make_params()
+    assert told(machine.folders(params))["temp folder"] in ("ok", "warn")
+    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(tmp_path / "none" / "x"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1))  # type: ignore[attr-defined]
+    assert told(machine.folders(params))["temp folder"] == "fail"
+    if os.getuid():  # root may write anywhere
+        tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        assert told(machine.folders(params))["paths.work"] == "fail"

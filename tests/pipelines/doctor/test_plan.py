@@ -1,0 +1,144 @@
+"""The plan: counted from the annotations, priced, and come true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from visit import clips
+
+from pipelines import catalog
+from pipelines.doctor import plan, rates
+from pipelines.doctor.__main__ import main
+from pipelines.doctor.corpus import Corpus, count, voxceleb2
+from pipelines.doctor.verdict import fail
+from pipelines.errors import UserError
+from pipelines.params import Params, load
+
+MakeParams = Callable[..., Params]
+
+
+def real(
+    folder: Path,
+    corpus: Path,
+    mirror: str | None = None,
+    reader: str = "voxceleb2",
+    path: str = "voxceleb2",
+    metadata: Path | None = None,
+) -> Params:
+    file, taken = folder / "params.yaml", folder / "takedowns.csv"
+    taken.write_text("kind,id,date,reason\n")
+    file.write_text(
+        f"""
+name: corpus
+paths: {{data: {folder}/data, work: {folder}/work}}
+catalog:
+  metadata: {metadata or corpus / "metadata"}
+  takedowns: {taken}
+  sources: [{{name: s, reader: {reader}, path: {path}}}]
+download: {{mirror: {mirror or "null"}}}
+landmarks: {{backend: mediapipe}}
+card: {{title: t, licence: other, description: d}}
+"""
+    )
+    return load(file)
+
+
+def test_the_plan_of_the_real_corpus_came_true(corpus: Path, tmp_path: Path) -> None:
+    """Counted from the annotations, before anything ran; within twice what the run then used."""
+    params = real(tmp_path, corpus, mirror=str(corpus / "videos"))
+    made = plan.estimate(params, count(params), workers=2)
+    # docs/real-run.md, and the bytes of that run's folders.
+    used = {"catalog": 1.7, "download": 6.6, "crop": 67.8, "landmarks": 89.2, "shard": 20.3}
+    for stage, seconds in used.items():
+        assert 0.5 < made[stage].cpu_seconds / seconds < 2, stage
+    held = {"crop": 22.0e6 + 2.0e6, "landmarks": 10.8e6, "shard": 87.0e6}
+    for stage, size in held.items():
+        assert 0.5 < made[stage].bytes / size < 2, stage
+
+
+def test_the_plan_of_another_corpus_came_true(corpus: Path, tmp_path: Path) -> None:
+    """The ready crops, by rates that were measured on the other videos."""
+    params = real(tmp_path, corpus, reader="mp4", path=".", metadata=corpus / "voxceleb2_mp4")
+    made = plan.estimate(params, count(params), workers=2)
+    for stage, seconds in {"crop": 58.9, "landmarks": 75.9, "shard": 14.1}.items():
+        assert 0.5 < made[stage].cpu_seconds / seconds < 2, stage
+    assert made["download"].bytes == 0
+
+
+def test_the_catalog_and_the_annotations_count_alike(make_params: MakeParams) -> None:
+    params = make_params()
+    clips(params, 5)
+    (Path(params.catalog.takedowns)).write_text("kind,id,date,reason\nperson,id4,,\n")
+    before = count(params)
+    assert (before.people, before.videos, before.clips) == (4, 4, 4)
+    assert before.clip_seconds == 40
+    # One clip from second 10 to 20: the video's end is expected at twice that.
+    assert before.video_seconds == pytest.approx(4 * 40)
+    catalog.build(params)
+    after = count(params)
+    assert after.counted_from == "catalog.parquet"
+    assert (after.people, after.videos, after.clips) == (4, 4, 4)
+    assert (after.clip_seconds, after.video_seconds) == (40, before.video_seconds)
+    Path(params.catalog.takedowns).write_text(
+        "kind,id,date,reason\n" + "".join(f"person,id{n},,\n" for n in range(5))
+    )
+    catalog.build(params)
+    with pytest.raises(UserError, match="nothing to plan"):
+        count(params)
+
+
+def test_the_plan_grows_with_its_parts(make_params: MakeParams) -> None:
+    params = make_params(landmarks={"backend": "mediapipe"}, download={"per_minute": 1.0})
+    small = Corpus("x", 10, 100, 1000, 8000.0, 30_000.0, 0.9)
+    twice = Corpus("x", 10, 200, 2000, 16_000.0, 60_000.0, 0.9)
+    one, two = plan.estimate(params, small, 1), plan.estimate(params, twice, 1)
+    for a, b in zip(one.stages, two.stages, strict=True):
+        assert a.cpu_seconds <= b.cpu_seconds <= 2 * a.cpu_seconds
+        assert b.bytes == pytest.approx(2 * a.bytes)
+    assert one["download"].wall_seconds == 6000  # 100 videos, one a minute
+    four = plan.estimate(params, small, 4)
+    assert four["crop"].wall_seconds < one["crop"].wall_seconds / 3
+    on_cpu = make_params(landmarks={"backend": "face_alignment"})
+    slow = plan.estimate(on_cpu, small, 1)["landmarks"].cpu_seconds
+    assert slow == pytest.approx(1.487 * small.frames, rel=0.01)
+    on_gpu = make_params(landmarks={"backend": "face_alignment", "device": "cuda"})
+    assert plan.estimate(on_gpu, small, 1)["landmarks"].gpu_seconds == small.frames / 100
+
+
+def test_training_is_priced_as_told(make_params: MakeParams) -> None:
+    content = {"content": {"random": {"weight": 1.0}}}
+    params = make_params(settings={"paper": content | {"epochs": 2}})
+    own = Corpus("x", 10, 100, 1000, 8000.0, 30_000.0, 0.9)
+    made = plan.estimate(params, own, 1)["meta_train"]
+    assert made.cpu_seconds == pytest.approx(200 * rates.META_SAMPLE)
+    on_gpu = make_params(settings={"paper": content | {"epochs": 2}}, ray={"gpus_per_worker": 1.0})
+    assert "samples-per-second" in plan.estimate(on_gpu, own, 1)["meta_train"].note
+    told_rate = plan.estimate(on_gpu, own, 1, 4.0)["meta_train"]
+    assert told_rate.gpu_seconds == told_rate.wall_seconds == 50
+    free = plan.Prices(0, 0, 3600, 0)
+    assert told_rate.money(free) == pytest.approx(50)
+
+
+def test_all_of_voxceleb2(
+    make_params: MakeParams, params_file: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = make_params(landmarks={"backend": "mediapipe"})
+    whole = voxceleb2(params)
+    assert (whole.videos, whole.people) == (145_569, 6_112)
+    made = plan.estimate(params, whole, 8)
+    # At 20 videos a minute the downloads alone take five days.
+    assert made["download"].wall_seconds / 86_400 == pytest.approx(5.05, abs=0.01)
+    words = ["--params", params_file(params), "--plan", "--dataset", "voxceleb2-full"]
+    assert main([*words, "--price-cpu-hour", "1", "--workers", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "1,128,246 clips" in said
+    assert "cpu hour $1" in said
+    assert main([*words, "--workers", "0"]) == 2
+    assert main([*words, "--price-gpu-hour", "-1"]) == 2
+
+
+def test_no_catalog_no_plan(make_params: MakeParams, params_file: Callable[..., str]) -> None:
+    assert main(["--params", params_file(make_params()), "--plan"]) == 2
+    assert fail("x", "y", "z").level == "fail"

@@ -1,0 +1,88 @@
+"""Checks of what is installed and of what answers."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from visit import lines, told
+
+from pipelines.doctor import checks, software
+from pipelines.params import Params
+
+MakeParams = Callable[..., Params]
+
+
+def test_codecs(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told(software.codecs(make_params())) == {"codecs": "ok"}
+
+    def no_encoder(*_: object, **__: object) -> None:
+        raise ValueError("Encoder libx264 not found")
+
+    monkeypatch.setattr(software.av, "open", no_encoder)
+    chosen = (checks.Check("codecs", software.codecs),)
+    assert "libx264 not found" in lines(checks.run(make_params(), chosen))
+
+
+def test_libraries(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = make_params(landmarks={"backend": "mediapipe"})
+    wanted = ["numpy>=1", "pyarrow<1", 'nothere; extra == "mediapipe"', 'nor; extra == "train"']
+    monkeypatch.setattr(software.metadata, "requires", lambda _: wanted)
+    found = told(software.libraries(params))
+    assert found == {
+        "libraries": "fail",
+        "lib mediapipe": "fail",
+        "lib card": "ok",
+        "lib train": "warn",
+    }
+    assert "pyarrow is" in lines(software.libraries(params))
+
+
+@pytest.mark.parametrize(("age", "level"), [(0, "ok"), (59, "ok"), (61, "warn"), (-3, "fail")])
+def test_the_age_of_yt_dlp(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, age: int, level: str
+) -> None:
+    released = datetime.date.today() - datetime.timedelta(days=age)
+    monkeypatch.setattr("yt_dlp.version.__version__", released.strftime("%Y.%m.%d.1"))
+    assert told(software.yt_dlp(make_params())) == {"yt-dlp": level}
+
+
+def test_programs(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    youtube = make_params(download={"js_runtime": f"deno:{tmp_path}/deno"})
+    other = make_params(download={"url": "http://x/{video_id}", "js_runtime": "bun:/none"})
+    assert told(software.javascript(youtube)) == {"javascript": "fail"}
+    assert told(software.javascript(other)) == {"javascript": "ok"}
+    program = tmp_path / "deno"
+    program.write_text("#!/bin/sh\necho deno 2.0\n")
+    program.chmod(0o755)
+    assert "deno 2.0" in lines(software.javascript(youtube))
+    monkeypatch.setattr(shutil, "which", lambda _: str(tmp_path / "none"))
+    assert told(software.ffmpeg(youtube)) == {"ffmpeg": "fail"}
+    assert told(software.ffmpeg(other)) == {"ffmpeg": "warn"}
+
+
+def test_beam(make_params: MakeParams, port: int, closed: int) -> None:
+    def beam(**values: Any) -> str:
+        return told(software.beam(make_params(beam=values)))["beam"]
+
+    assert beam() == "ok"
+    assert beam(runner="NoSuchRunner") == "fail"
+    portable = {"runner": "PortableRunner"}
+    assert beam(**portable, options={"job_endpoint": f"127.0.0.1:{port}"}) == "ok"
+    assert beam(**portable, options={"job_endpoint": f"127.0.0.1:{closed}"}) == "fail"
+    assert beam(**portable, options={"job_endpoint": "nonsense"}) == "fail"
+
+
+def test_ray(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, port: int, closed: int
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert told(software.ray(make_params())) == {"ray": "ok"}
+    assert told(software.ray(make_params(ray={"address": f"127.0.0.1:{port}"}))) == {"ray": "ok"}
+    for wrong in (f"127.0.0.1:{closed}", f"ray://127.0.0.1:{closed}", "head"):
+        monkeypatch.setenv("RAY_ADDRESS", wrong)
+        assert told(software.ray(make_params())) == {"ray": "fail"}

@@ -1,0 +1,95 @@
+"""Mirrors are asked before the site: folders, object stores, and other sites."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small_site import Run, at, closed_port, hits
+
+from pipelines.sample.server import SampleServer
+
+pytestmark = pytest.mark.usefixtures("without_beam", "own_temporary_folder")
+
+
+def test_a_mirror_folder_is_read_in_place(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
+) -> None:
+    site = serve("aaa", "bbb")
+    (tmp_path / "mirror").mkdir()
+    shutil.copyfile(whole_video, tmp_path / "mirror" / "aaa.mp4")
+    rows = run(["aaa", "bbb"], url=at(site), mirror=str(tmp_path / "mirror"))
+    assert (rows["aaa"]["origin"], rows["bbb"]["origin"]) == ("mirror", "site")
+    assert rows["aaa"]["path"] == rows["aaa"]["url"] == str(tmp_path / "mirror" / "aaa.mp4")
+    assert (tmp_path / "mirror" / "aaa.mp4").exists()
+    assert hits(site, "aaa") == 0
+    assert len(list((tmp_path / "work" / "videos").rglob("*.mp4"))) == 1
+
+
+def test_a_mirror_folder_called_videos_is_not_taken_for_the_work_folder_s(
+    run: Run, tmp_path: Path, whole_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    shutil.copyfile(whole_video, "videos/aaa.mp4")
+    row = run(["aaa"], mirror="videos")["aaa"]
+    assert row["path"] == "./videos/aaa.mp4"
+    from pipelines.crop import CropWorker
+
+    worker = CropWorker.__new__(CropWorker)
+    worker._videos = {"aaa": row}
+    worker._params = type("P", (), {"paths": type("Q", (), {"work": str(tmp_path / "work")})})
+    ((path, _, _),) = worker._by_file([{"video": "aaa", "media": None, "person": "id1"}])
+    assert Path(str(path)).is_file()
+
+
+def test_an_http_mirror_is_asked_before_the_site(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site, mirror = serve("aaa", "bbb"), serve("aaa")
+    template = mirror.url + "/videos/{video_id}.mp4"
+    rows = run(["aaa", "bbb"], url=at(site), mirror=template)
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert rows["aaa"]["origin"] == "mirror"
+    assert rows["aaa"]["url"] == mirror.url + "/videos/aaa.mp4"
+    assert rows["aaa"]["path"].startswith("videos/")
+    assert rows["bbb"]["origin"] == "site"
+    assert hits(site, "aaa") == 0
+
+
+def test_an_object_store_mirror_is_copied(
+    run: Run, serve: Callable[..., SampleServer], whole_video: Path
+) -> None:
+    import fsspec
+
+    with fsspec.open("memory://mirror/aaa.mp4", "wb") as file:
+        file.write(whole_video.read_bytes())
+    row = run(["aaa"], mirror="memory://mirror")["aaa"]
+    assert (row["status"], row["origin"]) == ("ok", "mirror")
+    assert row["path"].endswith("-mirror.mp4")
+
+
+def test_a_mirror_s_broken_file_leads_to_the_site_and_is_told_when_both_fail(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve("aaa", bbb="404")
+    (tmp_path / "mirror").mkdir()
+    for video in ("aaa", "bbb"):
+        (tmp_path / "mirror" / f"{video}.mp4").write_bytes(b"<!doctype html><html></html>")
+    rows = run(["aaa", "bbb"], url=at(site), mirror=str(tmp_path / "mirror"))
+    assert (rows["aaa"]["status"], rows["aaa"]["origin"]) == ("ok", "site")
+    assert rows["bbb"]["status"] == "removed"
+    assert "HTTP Error 404" in rows["bbb"]["detail"]
+    assert rows["bbb"]["detail"].endswith("; mirror: not_a_video: an HTML page")
+    assert (tmp_path / "mirror" / "bbb.mp4").exists()
+
+
+def test_a_mirror_that_is_down_leads_to_the_site(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    site = serve("aaa", bbb="404")
+    rows = run(["aaa", "bbb"], url=at(site), mirror=f"http://127.0.0.1:{closed_port()}")
+    assert rows["aaa"]["status"] == "ok"
+    assert "; mirror: network: mirror: " in rows["bbb"]["detail"]

@@ -1,0 +1,77 @@
+"""From clips forward to the files they went into."""
+
+from pathlib import Path
+
+import pytest
+from relatives import give_digests, run, write_tensors, write_video
+
+from pipelines.lineage.__main__ import main
+from pipelines.params import Params
+
+
+def test_from_a_clip_forward(
+    project: Params, family: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run(capsys, "--clip", "id0_v0_00000", "--look", "people", "--clips")
+    assert told["tars"] == {project.paths.manifest("shard"): ["vox-train-00000.tar"]}
+    touched = {Path(one["path"]).name: (one["kind"], one["relation"]) for one in told["made"]}
+    assert touched == {
+        "small.safetensors": ("model", "learned from it"),
+        "step-000000090.safetensors": ("checkpoint", "learned from it"),
+        "mona.safetensors": ("person", "learned from it"),
+        "mona.mp4": ("video", "learned from it"),
+    }
+    assert [clip["key"] for clip in told["clips"]] == ["id0_v0_00000"]
+    assert told["stages"]["crop"] == {"ok": 1}
+
+
+def test_another_split_was_not_learned_from(
+    project: Params, family: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run(capsys, "--video", "v1")
+    assert {one["relation"] for one in told["made"]} == {"same dataset, other split"}
+    assert told["stages"]["catalog"] == {"filtered": 1, "ok": 2}
+
+
+def test_frames_of_a_person_pass_on_to_its_videos(
+    project: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crop = give_digests(project)["id2_v2_00000"]
+    person = tmp_path / "results/p.safetensors"
+    sha256 = write_tensors(person, "person", {"parents": [{"kind": "frames", "sha256": crop}]})
+    write_video(tmp_path / "results/a.mp4", {"person": sha256})
+    write_video(tmp_path / "results/b.mp4", {"person": "00" * 32})
+    told = run(capsys, "--person", "id2")
+    assert [(Path(one["path"]).name, one["relation"]) for one in told["made"]] == [
+        ("a.mp4", "was given it"),
+        ("p.safetensors", "was given it"),
+    ]
+
+
+def test_takedowns_are_told(
+    project: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "--person", "id9")["taken_down"] is False
+    Path(project.catalog.takedowns).write_text("kind,id,date,reason\nperson,id9,2024-01-01,asked\n")
+    assert main(["--person", "id9"]) == 0
+    told = capsys.readouterr().out
+    assert "taken out by takedowns.csv" in told
+    assert "no manifest of this project knows it" in told
+
+
+def test_damaged_files_are_told_and_do_not_stop_it(
+    project: Params, family: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    family["checkpoint"].write_bytes(family["checkpoint"].read_bytes()[:100])
+    family["video"].unlink()
+    Path("results").mkdir()
+    Path("results/holiday.jpg").write_bytes(b"somebody else's picture")
+    Path("results/x.mp4.likeness.json").write_text("{")
+    Path("results/x.mp4").write_text("x")
+    told = run(capsys, "--clip", "id0_v0_00000", "--look", "people")
+    # The video is gone, but its sidecar tells of it.
+    assert sorted(one["kind"] for one in told["made"]) == ["model", "person", "video"]
+    assert [Path(line.split(": ")[0]).name for line in told["damaged"]] == [
+        "step-000000090.safetensors",
+        "x.mp4",
+    ]
