@@ -46,6 +46,11 @@ def _segments() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
 ENDS, COLOURS = _segments()
 PEN = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 """(dx, dy): the pixels whose centres lie within half the thickness, 1, of a point of the line."""
+BORDER = 2
+"""Pixels around the picture that a line just outside of it, with the pen on it, may touch."""
+
+RGB = COLOURS.view("V3")[:, 0]
+"""(segments,): the colours, three bytes each as one item."""
 
 DRAWN = 60
 """Landmarks that are drawn."""
@@ -60,9 +65,8 @@ def rasterize(
     with a NaN among them, no face found, make a black picture.
     """
     scaled_p2 = np.asarray(points, np.float64)[:DRAWN]
-    picture = np.zeros((size, size, 3), np.uint8)
     if not np.isfinite(scaled_p2).all():
-        return picture
+        return np.zeros((size, size, 3), np.uint8)
     if source_size != size:
         scaled_p2 = (scaled_p2 + 0.5) * (size / source_size) - 0.5  # pixel centres stay centres
     # Far outside, where nothing shows, a wild point must not make a line of a million pixels.
@@ -71,16 +75,21 @@ def rasterize(
     start_s2, end_s2 = pixels_p2[ENDS[:, 0]], pixels_p2[ENDS[:, 1]]
     steps_s = np.abs(end_s2 - start_s2).max(axis=1)
     segment_n = np.repeat(np.arange(len(ENDS)), steps_s + 1)  # n: every pixel of every segment
-    offset_s = np.concatenate(([0], np.cumsum(steps_s + 1)[:-1]))
+    offset_s = np.cumsum(steps_s + 1) - (steps_s + 1)
     walked_n = np.arange(len(segment_n)) - offset_s[segment_n]
     slope_s2 = (end_s2 - start_s2) / np.maximum(steps_s, 1)[:, None]
     line_n2 = start_s2[segment_n] + np.floor(slope_s2[segment_n] * walked_n[:, None] + 0.5).astype(
         np.intp
     )
+    near_n = ((line_n2 >= -1) & (line_n2 <= size)).all(axis=1)
+    x_n, y_n = (line_n2[near_n] + BORDER).T
+    rgb_n = RGB[segment_n[near_n]]
 
-    x_nm, y_nm = (line_n2[:, None] + PEN).transpose(2, 0, 1)
-    inside_nm = (x_nm >= 0) & (x_nm < size) & (y_nm >= 0) & (y_nm < size)
-    # Of several colours at a pixel the last drawn stays: numpy assigns in order.
-    colour_nm3 = np.broadcast_to(COLOURS[segment_n][:, None], (*x_nm.shape, 3))
-    picture[y_nm[inside_nm], x_nm[inside_nm]] = colour_nm3[inside_nm]
-    return picture
+    # One item a pixel, in a canvas with a border: every touched pixel is one index of a flat
+    # array. Of several colours at a pixel the last drawn stays: numpy assigns in order.
+    side = size + 2 * BORDER
+    canvas = np.zeros(side * side, RGB.dtype)
+    pen = PEN @ (1, side)
+    canvas[((y_n * side + x_n)[:, None] + pen).ravel()] = np.repeat(rgb_n, len(pen))
+    inner = slice(BORDER, -BORDER)
+    return np.ascontiguousarray(canvas.view(np.uint8).reshape(side, side, 3)[inner, inner])
