@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from rig import MANIFESTS, STAGES, Rig
 
@@ -40,13 +43,23 @@ def s3() -> Iterator[tuple[object, dict[str, str]]]:
     server.stop()
 
 
-def test_everything_in_an_object_store(
-    s3: tuple[object, dict[str, str]], undisturbed: Rig, tiny_corpus: Corpus, tmp_path: Path
-) -> None:
-    client, env = s3
-    rig = Rig(tmp_path / "rig", {**undisturbed.params}, env)
+@pytest.fixture(scope="module")
+def remote(
+    s3: tuple[object, dict[str, str]],
+    undisturbed: Rig,
+    tiny_corpus: Corpus,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Rig:
+    """A rebuild whose data and work lie in the bucket."""
+    rig = Rig(tmp_path_factory.mktemp("remote") / "rig", {**undisturbed.params}, s3[1])
     rig.change("paths", data="s3://likeness/data", work="s3://likeness/work")
-    rig.run_all()
+    return rig.run_all()
+
+
+def test_everything_in_an_object_store(
+    s3: tuple[object, dict[str, str]], undisturbed: Rig, remote: Rig
+) -> None:
+    client, rig = s3[0], remote
     assert stored(client, "data/shards/") == {
         str(path.relative_to(undisturbed.folder)): digest_bytes(path.read_bytes())
         for path in undisturbed.data.rglob("*.tar*")
@@ -62,6 +75,43 @@ def test_everything_in_an_object_store(
     assert stored(client, "") == before
     assert not [name for name in before if "tmp" in name]
     assert not (rig.work).exists()
+
+
+def test_a_person_is_taken_out_of_an_object_store(
+    s3: tuple[object, dict[str, str]], remote: Rig, tmp_path: Path
+) -> None:
+    client, env = s3
+    client.create_bucket(Bucket="left")  # type: ignore[attr-defined]
+    for name in stored(client, ""):
+        source = {"Bucket": "likeness", "Key": name}
+        client.copy_object(Bucket="left", Key=name, CopySource=source)  # type: ignore[attr-defined]
+    rig = Rig(tmp_path / "rig", {**remote.params}, env)
+    rig.change("paths", data="s3://left/data", work="s3://left/work")
+    clips = index(client)
+    leaver = clips[0]["person"]
+    held = {row["shard"] for row in clips if row["person"] == leaver}
+    frames = [
+        body(client, f"data/shards/{row['split']}/{row['shard']}.tar")[at + size // 2 :][:48]
+        for row in clips
+        if row["person"] == leaver
+        for at, size in zip(row["frame_offsets"], row["frame_sizes"], strict=True)
+    ]
+    before = stored(client, "", "left")
+
+    said = rig.run("forget", "--person", leaver).check().out
+    assert "deleted from s3://left/work: " in said and " crops, " in said
+    assert rig.run("forget", "--check").code == 1  # the manifests and tars still hold them
+    rig.run_all()
+    assert "nothing remains" in rig.run("forget", "--check").check().out
+
+    after = stored(client, "", "left")
+    tars = {name for name in before if name.endswith(".tar")}
+    changed = {name for name in tars if after.get(name) != before[name]}
+    assert {Path(name).stem for name in changed} == held and changed < tars
+    left = {name: body(client, name, "left") for name in after}
+    assert [name for name, data in left.items() if leaver.encode() in data] == []
+    assert [name for name, data in left.items() if any(f in data for f in frames)] == []
+    assert len(index(client, "left")) == sum(row["person"] != leaver for row in clips)
 
 
 def test_a_mirror_in_an_object_store(
@@ -94,9 +144,21 @@ def test_an_object_store_that_is_away(undisturbed: Rig, tmp_path: Path) -> None:
     assert run.code in (1, 2)
 
 
-def stored(client: object, prefix: str) -> dict[str, str]:
+def body(client: object, name: str, bucket: str = "likeness") -> bytes:
+    """An object's bytes."""
+    data: bytes = client.get_object(Bucket=bucket, Key=name)["Body"].read()  # type: ignore[attr-defined]
+    return data
+
+
+def index(client: object, bucket: str = "likeness") -> list[dict[str, Any]]:
+    """The rows of the index."""
+    data = body(client, "data/index.parquet", bucket)
+    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    return rows
+
+
+def stored(client: object, prefix: str, bucket: str = "likeness") -> dict[str, str]:
     """sha256 of every object below a prefix."""
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket="likeness", Prefix=prefix)  # type: ignore[attr-defined]
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)  # type: ignore[attr-defined]
     names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
-    read = client.get_object  # type: ignore[attr-defined]
-    return {name: digest_bytes(read(Bucket="likeness", Key=name)["Body"].read()) for name in names}
+    return {name: digest_bytes(body(client, name, bucket)) for name in names}
