@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tiny_setting import SETTING
 from tiny_shards import MakeShards, Shards
 
@@ -107,11 +106,9 @@ def test_killed_at_any_step_it_goes_on_bit_for_bit(
     assert losses(events) == {n: v for n, v in expected.items() if n > saved}
     assert {old.step: old.losses for old in events[0].history}.items() <= expected.items()
     one, two = (
-        trained.load_model(tmp_path / name / "model.safetensors")
-        for name in ("undisturbed", "killed")
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("undisturbed", "killed")
     )
-    for a, b in zip(one.generator.parameters(), two.generator.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert one == two
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(shards: Shards) -> None:
