@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from scmrepo.exceptions import SCMError
 from torch.utils.tensorboard import SummaryWriter
 
 from pipelines import progress
@@ -33,6 +35,14 @@ from training.grid import grid, save_png
 POINTS = 500
 """Points of a curve at least kept."""
 HEADINGS = ("source", "landmarks", "output (FF)", "target")
+
+
+class _Live(Live):  # type: ignore[misc]
+    """DVCLive wants to know git's newest commit, and fell where there is none yet."""
+
+    def _init_dvc(self) -> None:
+        with suppress(SCMError):
+            super()._init_dvc()
 
 
 class Board:
@@ -90,7 +100,7 @@ class Board:
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=event.step + 1)
         shutil.rmtree(self.live_folder, ignore_errors=True)
         logging.getLogger("dvclive").setLevel(logging.ERROR)
-        self._live = Live(
+        self._live = _Live(
             str(self.live_folder),
             save_dvc_exp=False,
             dvcyaml=None,

@@ -86,7 +86,7 @@ def fit(run: Run, params: Ray, show: Report) -> None:
     """Train on the connected cluster until the run is done or stopped; `show` gets every event.
 
     Raises UserError where the cluster is too small, StopStage where workers died more often
-    than `max_failures` allows.
+    than `max_failures` allows, and what `show` raised: nothing trains on unseen.
     """
     _check_size(params)
     queue = Queue(actor_options={"num_cpus": 0})
@@ -110,20 +110,23 @@ def fit(run: Run, params: Ray, show: Report) -> None:
             failure_config=FailureConfig(max_failures=params.max_failures),
         ),
     )
-    ended = threading.Event()
-    listener = threading.Thread(target=_listen, args=(queue, show, ended), daemon=True)
+    listener = Listener(queue, show)
     listener.start()
+    failure: Exception | None = None
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise StopStage(
-            f"training failed: {_reason(error)}; checkpoints are kept, the same command goes on "
-            f"from the newest. Ray's logs: {_logs()}"
-        ) from error
+        failure = error
     finally:
-        ended.set()
-        listener.join(timeout=60)
+        listener.close()
         queue.shutdown()
+    if listener.error:
+        raise listener.error
+    if failure:
+        raise StopStage(
+            f"training failed: {_reason(failure)}; checkpoints are kept, the same command goes on "
+            f"from the newest. Ray's logs: {_logs()}"
+        ) from failure
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -145,16 +148,38 @@ def _work(config: dict[str, Any]) -> None:
     worker.train()
 
 
-def _listen(queue: Queue, show: Report, ended: threading.Event) -> None:
-    while True:
-        last = ended.is_set()
-        events = _waiting(queue)
-        for event in events:
-            show(event)
-        if last and not events:
-            return
-        if not events:
-            ended.wait(POLL)
+class Listener(threading.Thread):
+    """Hands the workers' events to whoever shows them, until it is closed."""
+
+    def __init__(self, queue: Queue, show: Report) -> None:
+        super().__init__(daemon=True)
+        self._queue, self._show, self._ended = queue, show, threading.Event()
+        self.error: BaseException | None = None
+        """What `show` raised; the workers are without a queue from then on, and end."""
+
+    def run(self) -> None:
+        """Of the thread."""
+        try:
+            self._listen()
+        except BaseException as error:  # noqa: BLE001 - told by whoever waits for the workers
+            self.error = error
+            self._queue.shutdown(force=True)
+
+    def close(self) -> None:
+        """Show what is left, and end."""
+        self._ended.set()
+        self.join(timeout=60)
+
+    def _listen(self) -> None:
+        while True:
+            last = self._ended.is_set()
+            events = _waiting(self._queue)
+            for event in events:
+                self._show(event)
+            if last and not events:
+                return
+            if not events:
+                self._ended.wait(POLL)
 
 
 def _waiting(queue: Queue) -> list[Event]:

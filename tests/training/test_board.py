@@ -1,0 +1,102 @@
+"""What a person sees of a run, and that nothing trains on unseen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.events import Event, Saved, Started, Stepped
+
+pytest.importorskip("dvclive", reason="the extra `train`")
+
+from training.board import Board, read_history
+
+STEPS = 12
+
+
+def told(steps: int = STEPS) -> list[Event]:
+    names = ("content", "generator", "discriminator")
+    stepped = [Stepped(n, dict.fromkeys(names, 10.0 - n)) for n in range(1, steps + 1)]
+    return [Started(0, STEPS, videos=5, batch=4), *stepped, Saved(steps)]
+
+
+def nothing(folder: Path) -> None:
+    """No repository at all."""
+
+
+def empty_git(folder: Path) -> None:
+    """Where everybody starts: `git init`, `dvc init`, and no commit yet."""
+    dvc = pytest.importorskip("dvc.cli")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    assert dvc.main(["init", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("place", [nothing, empty_git])
+def test_curves_are_kept_wherever_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place(tmp_path)
+    board = Board(Path("run"), Path("metrics/training"))
+    for event in told():
+        board(event)
+    board.close()
+    assert board.step == STEPS and not board.stopped
+    assert [line["step"] for line in read_history(Path("run/history.jsonl"))] == list(range(1, 13))
+    metrics = json.loads(Path("metrics/training/metrics.json").read_text())
+    assert metrics["content"] == 10.0 - STEPS
+    assert Path("metrics/training/plots/metrics/content.tsv").is_file()
+    assert list(Path("run/tensorboard").iterdir())
+
+
+class Queue:
+    """Events that wait, as Ray's queue of the workers gives them."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self.events, self.gone = events, False
+
+    def qsize(self) -> int:
+        return len(self.events)
+
+    def get_nowait_batch(self, count: int) -> list[Event]:
+        taken, self.events = self.events[:count], self.events[count:]
+        return taken
+
+    def shutdown(self, force: bool = False) -> None:
+        self.gone = True
+
+
+def test_all_events_are_shown_and_then_it_ends() -> None:
+    pytest.importorskip("ray", reason="the extra `train`")
+    from training.cluster import Listener
+
+    shown: list[Event] = []
+    queue: Any = Queue(told())
+    listener = Listener(queue, shown.append)
+    listener.start()
+    listener.close()
+    assert not listener.is_alive() and listener.error is None and not queue.gone
+    assert shown == told()
+
+
+def test_what_cannot_be_shown_ends_the_workers_and_is_told() -> None:
+    """Else a full disk of the driver, or a fault in what draws, would leave a run unseen."""
+    pytest.importorskip("ray", reason="the extra `train`")
+    from training.cluster import Listener
+
+    full = OSError(28, "No space left on device", "history.jsonl")
+
+    def show(event: Event) -> None:
+        if isinstance(event, Stepped) and event.step == 3:
+            raise full
+
+    queue: Any = Queue(told())
+    listener = Listener(queue, show)
+    listener.start()
+    listener.close()
+    assert listener.error is full and queue.gone and not listener.is_alive()
