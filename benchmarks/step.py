@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from training.layers import Conv, divide_by_norm
 from training.losses import CONTENT_WEIGHTS, ContentLoss
-from training.meta import EpisodeBatch, MetaConfig, MetaLearner
+from training.meta import EpisodeBatch, MetaConfig, MetaLearner, tune
 from training.networks import NetworkConfig
 from training.perceptual import random_backbone
 
@@ -99,9 +99,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
+    tune(device)
 
     if args.plain:
         Conv.forward = plain_forward  # type: ignore[method-assign, assignment]

@@ -8,8 +8,8 @@ of the frames; ft, the default, fine-tunes from there.
 from __future__ import annotations
 
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from training import finetune, setting
 from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
 from training.finetune import AdaptConfig, FineTuner, Person
 from training.footage import Footage, follow
-from training.trained import Trained, load_model, save_person
+from training.trained import Trained, device_named, find_model, save_person
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SHOTS = 8
@@ -53,32 +53,6 @@ def add_model_options(parser: ArgumentParser) -> None:
         help="places the landmarks; default: landmarks.backend, as in the dataset",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
-
-
-def device_named(name: str) -> torch.device:
-    """Raises UserError for a device that there is not."""
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"--device {name}: torch sees no GPU here; leave it out to use the CPU")
-        torch.empty(1, device=device).cpu()  # a number that is too high, a backend not built in
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def find_model(params: Params, url: str | None, device: torch.device) -> Trained:
-    """The model at a URL, or that of the setting. Raises UserError."""
-    url = url or storage.join(params.paths.models, f"{params.setting}.safetensors")
-    if not storage.exists(url):
-        raise UserError(
-            f"{url}: no such model; run training.meta_train first, or name one: --model"
-        )
-    with (
-        tempfile.TemporaryDirectory(prefix="likeness-") as scratch,
-        storage.local_copy(url, Path(scratch)) as path,
-    ):
-        return load_model(path, device)
 
 
 def learn(
@@ -151,6 +125,8 @@ def collect(
     """
     found: list[tuple[Source, Face | Footage, int]] = []
     filmed = False
+    if twice := [path for path, times in Counter(paths).items() if times > 1]:
+        raise UserError(f"--frames names {twice[0]} twice: once is enough")
     for path in paths:
         if path.is_dir():
             found += [(source, face, 0) for source, face in _folder(path, finder, side, which)]
@@ -220,7 +196,7 @@ def config_of(params: Params, options: Namespace) -> AdaptConfig:
     given = {key: getattr(options, key, None) for key in ("variant", "iterations")}
     asked = {key: value for key, value in given.items() if value is not None}
     try:
-        return AdaptConfig(**(params.adapt.model_dump() | asked))
+        return AdaptConfig(**(params.adapting.model_dump() | asked))
     except ValueError as error:
         raise UserError(f"adapt: {error}") from None
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines import storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Ray
 from training.events import Event, Report
-from training.meta import Reducer
+from training.meta import Reducer, tune
 from training.parallel import DistributedReducer
 from training.run import Run
 from training.trainer import Worker
@@ -60,7 +62,10 @@ def connected(params: Ray) -> Iterator[str]:
         raise _no_cluster(address, str(error).strip().splitlines()[0]) from error
     try:
         where = "this machine" if own else f"the cluster at {context.address_info['gcs_address']}"
-        yield f"{params.workers} worker{'s' * (params.workers > 1)} on {where}"
+        using = f"{params.gpus_per_worker:g} GPU each" if params.gpus_per_worker else "CPU"
+        unused = ray.cluster_resources().get("GPU", 0) and not params.gpus_per_worker
+        hint = "; a GPU is there, but ray.gpus_per_worker is 0" if unused else ""
+        yield f"{params.workers} worker{'s' * (params.workers > 1)} on {where} ({using}{hint})"
     finally:
         ray.shutdown()
 
@@ -89,7 +94,9 @@ def fit(run: Run, params: Ray, show: Report) -> None:
     than `max_failures` allows, and what `show` raised: nothing trains on unseen.
     """
     _check_size(params)
-    queue = Queue(actor_options={"num_cpus": 0})
+    # With the driver, not on some node that may die and take the run's only ear along.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     trainer = TorchTrainer(
         _work,
         train_loop_config={
@@ -110,18 +117,23 @@ def fit(run: Run, params: Ray, show: Report) -> None:
             failure_config=FailureConfig(max_failures=params.max_failures),
         ),
     )
-    listener = Listener(queue, show)
+    listener = Listener(queue, show, _interrupt)
     listener.start()
     failure: Exception | None = None
+    interrupted = False
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         failure = error
+    except (SystemExit, KeyboardInterrupt):  # Ray makes the one of the other
+        interrupted = True
     finally:
         listener.close()
         queue.shutdown()
     if listener.error:
         raise listener.error
+    if interrupted:
+        raise KeyboardInterrupt
     if failure:
         raise StopStage(
             f"training failed: {_reason(failure)}; checkpoints are kept, the same command goes on "
@@ -137,11 +149,13 @@ def _work(config: dict[str, Any]) -> None:
     world = context.get_world_size()
     torch.set_num_threads(max(1, config["threads"]))
     queue: Queue = config["queue"]
+    device = get_device()
+    tune(device)
     worker = Worker(
         run=config["run"],
         rank=context.get_world_rank(),
         world=world,
-        device=get_device(),
+        device=device,
         reducer=DistributedReducer() if world > 1 else Reducer(),
         report=queue.put,
     )
@@ -151,11 +165,13 @@ def _work(config: dict[str, Any]) -> None:
 class Listener(threading.Thread):
     """Hands the workers' events to whoever shows them, until it is closed."""
 
-    def __init__(self, queue: Queue, show: Report) -> None:
+    def __init__(self, queue: Queue, show: Report, stop: Callable[[], None]) -> None:
+        """stop: ends the training when `show` raises."""
         super().__init__(daemon=True)
-        self._queue, self._show, self._ended = queue, show, threading.Event()
+        self._queue, self._show, self._end_training = queue, show, stop
+        self._ended = threading.Event()
         self.error: BaseException | None = None
-        """What `show` raised; the workers are without a queue from then on, and end."""
+        """What `show` raised."""
 
     def run(self) -> None:
         """Of the thread."""
@@ -163,7 +179,7 @@ class Listener(threading.Thread):
             self._listen()
         except BaseException as error:  # noqa: BLE001 - told by whoever waits for the workers
             self.error = error
-            self._queue.shutdown(force=True)
+            self._end_training()
 
     def close(self) -> None:
         """Show what is left, and end."""
@@ -180,6 +196,11 @@ class Listener(threading.Thread):
                 return
             if not events:
                 self._ended.wait(POLL)
+
+
+def _interrupt() -> None:
+    """As Ctrl-C does: Ray then ends the workers in good order."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _waiting(queue: Queue) -> list[Event]:

@@ -63,8 +63,8 @@ def draw(
 ) -> list[int]:
     """`count` different frames of a video, by (seed, its name); `points` gives their landmarks.
 
-    Frames where no face was found come last: their landmark pictures are black, and a target
-    without a face teaches G to invent one.
+    Frames where no face was found are the last choice, and come first, among the sources: their
+    landmark pictures are black, and a target without a face teaches G to invent one.
     """
     frames = index.frames_of(video)
     # By its name, so that a new source changes no other video's episodes.
@@ -77,7 +77,7 @@ def draw(
         (faces if found else faceless).append(frame)
         if len(faces) == count:
             break
-    return (faces + faceless)[:count]
+    return faceless[: count - len(faces)] + faces
 
 
 def compose(shown: Iterable[tuple[bytes, Points, str]], size: int, row: int) -> Episode:

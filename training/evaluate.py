@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,8 +32,9 @@ from training.evaluation.person import Kept, measure
 from training.evaluation.protocol import Protocol
 from training.evaluation.summary import Summary
 from training.grid import save_png
+from training.run import shard_cache
 from training.shard_cache import localize
-from training.trained import Trained, load_model
+from training.trained import Trained, device_named, find_model
 
 
 @dataclass(frozen=True)
@@ -47,34 +46,37 @@ class Outcome:
     protocol: Protocol
 
 
-def evaluate(params: Params, model_url: str | None = None, device: str = "cpu") -> Outcome:
+def evaluate(params: Params, model_url: str | None = None, device: str | None = None) -> Outcome:
     """Measure and write everything.
 
     Raises UserError for a model, index, tars or people that are missing, StopStage for weights
     that cannot be had.
     """
-    where = _device(device)
     settings = params.evaluate
+    where = device_named(device or settings.device)
     model_url = model_url or storage.join(params.paths.models, f"{params.setting}.safetensors")
     index = params.paths.manifest("shard")
     if not storage.exists(index):
         raise UserError(f"{index}: no such file; run the shard stage first")
     instruments = Instruments(settings, where)
-    model = _model(model_url, where)
+    model = find_model(params, model_url, where)
+    if lacking := {"setting", "dataset"} - model.facts.keys():
+        raise UserError(
+            f"{model_url}: does not say of what {' and '.join(sorted(lacking))} it is made"
+        )
     index_sha256 = storage.digest_bytes(storage.read_bytes(index))
     shards = storage.join(params.paths.data, "shards")
-    cache = storage.join("work", "shard_cache")
-    local = localize(index, shards, index_sha256, [settings.split], cache)
+    local = localize(index, shards, index_sha256, [settings.split], shard_cache(params))
     episodes = open_split(*local, settings.split, model.size)
     protocol = _protocol(params, episodes)
-    methods = Methods(model, _content_loss(model), params.adapt, settings.seed, where)
+    methods = Methods(model, _content_loss(model), params.adapting, settings.seed, where)
 
     facts = _facts(params, model_url, model, index_sha256)
     frames = protocols.to_json(protocol, episodes.index, {"index_sha256": index_sha256})
-    measuring = settings.model_dump_json(exclude={"bootstrap", "confidence"})
+    measuring = settings.model_dump_json(exclude={"bootstrap", "confidence", "device"})
     kept = Kept(
         *(params.paths.work, model.sha256, index_sha256, frames),
-        *(measuring, params.adapt.model_dump_json(), where.type),
+        *(measuring, params.adapting.model_dump_json(), where.type),
     )
     records = []
     with progress.simple("evaluate", "people", len(protocol.parts)) as advance:
@@ -115,31 +117,6 @@ def evaluate(params: Params, model_url: str | None = None, device: str = "cpu") 
     return Outcome(folder, summary, protocol)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch sees no GPU here")
-    return device
-
-
-def _model(url: str, device: torch.device) -> Trained:
-    if not storage.exists(url):
-        raise UserError(
-            f"{url}: no such model; run training.meta_train first, or name one: --model"
-        )
-    with (
-        tempfile.TemporaryDirectory(prefix="likeness-") as scratch,
-        storage.local_copy(url, Path(scratch)) as path,
-    ):
-        model = load_model(path, device)
-    if lacking := {"setting", "dataset"} - model.facts.keys():
-        raise UserError(f"{url}: does not say of what {' and '.join(sorted(lacking))} it is made")
-    return model
-
-
 def _content_loss(model: Trained) -> torch.nn.Module | None:
     """What FT is tuned with: as in training. None where the model was trained for FF."""
     trained = model.facts["setting"]
@@ -175,7 +152,7 @@ def _facts(params: Params, url: str, model: Trained, index_sha256: str) -> dict[
             "index_sha256": index_sha256,
         },
         "evaluate": json.loads(params.evaluate.model_dump_json()),
-        "adapt": json.loads(params.adapt.model_dump_json()),
+        "adapt": json.loads(params.adapting.model_dump_json()),
         "code": code_version(),
     }
 
@@ -212,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", metavar="URL", help="default: <paths.models>/<setting>.safetensors"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: evaluate.device")
     options = parser.parse_args(argv)
 
     def command() -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -29,6 +30,8 @@ Frames = npt.NDArray[np.uint8]
 Layout = Literal["plain", "side-by-side", "grid"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
+FASTEST_GIF = 50
+"""Frames a second. Browsers show a frame of less than 20 ms for 100."""
 SOUND_RATE = 48000
 """Samples a second of the sound that goes into an mp4."""
 _SOUND_BITS = 128_000  # for each channel
@@ -167,9 +170,11 @@ class Gif:
         """Write them all."""
         if not self._frames:
             return
-        ends = [round(100 * (n + 1) / self._fps) for n in range(len(self._frames))]
+        shown = self._frames[:: ceil(self._fps / FASTEST_GIF)]
+        seconds = len(self._frames) / self._fps
+        ends = [round(100 * seconds * (n + 1) / len(shown)) for n in range(len(shown))]
         lengths = [10 * (end - start) for start, end in zip([0, *ends], ends, strict=False)]
-        first, *others = self._frames
+        first, *others = shown
         first.save(
             self._path,
             save_all=True,

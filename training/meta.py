@@ -107,6 +107,13 @@ class EpisodeBatch:
         return [EpisodeBatch(*chunk) for chunk in zip(*chunks, strict=True)]
 
 
+def tune(device: torch.device) -> None:
+    """Let CUDA choose its fastest convolutions, and TF32 for what stays in float32."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+
+
 class Reducer:
     """How workers agree on gradients; this one is alone. See `training.parallel`."""
 
@@ -274,13 +281,13 @@ class MetaLearner:
         optimizer.zero_grad(set_to_none=True)
 
     def _parts(self) -> dict[str, Any]:
+        averages = {"ema_embedder": self.ema_embedder, "ema_generator": self.ema_generator}
         return {
             "embedder": self.embedder,
             "generator": self.generator,
             "discriminator": self.discriminator,
             "table": self.table,
-            "ema_embedder": self.ema_embedder,
-            "ema_generator": self.ema_generator,
+            **({} if self.config.ema is None else averages),
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }

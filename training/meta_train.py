@@ -34,6 +34,11 @@ def train(params: Params) -> Run:
     folder = run.folder if storage.is_local(run.folder) else f"runs/{run.name}"
     board = Board(storage.local_path(folder), Path(params.paths.metrics, "training"))
     progress.say(f"meta_train: {run.setting.about or params.setting}; run {run.folder}")
+    if others := _others(run, params):
+        progress.say(
+            f"meta_train: a new run, since setting, dataset or training code are not those of "
+            f"{', '.join(others)}"
+        )
     started = time.monotonic()
     try:
         with cluster.connected(params.ray) as where:
@@ -53,6 +58,14 @@ def train(params: Params) -> Run:
         f"curves   {params.paths.metrics}/training, tensorboard --logdir {folder}/tensorboard"
     )
     return run
+
+
+def _others(run: Run, params: Params) -> list[str]:
+    """Runs of the same names that are not gone on with, where this one is new."""
+    if not storage.is_local(run.folder) or storage.local_path(run.folder).exists():
+        return []
+    runs = storage.local_path(run.folder).parent
+    return sorted(path.name for path in runs.glob(f"{params.name}-{params.setting}-????????????"))
 
 
 def prepare(params: Params) -> Run:

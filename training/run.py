@@ -1,7 +1,8 @@
 """A training run as plain values, the same for the driver and for all workers.
 
 The run's name holds a digest of what decides the result, so that the same command goes on with
-the same run, in whatever DVC experiment, and a changed setting or dataset begins another.
+the same run, in whatever DVC experiment, and a changed setting, dataset or algorithm begins
+another.
 """
 
 from __future__ import annotations
@@ -9,15 +10,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from pipelines import storage
 from pipelines.params import Params
 from pipelines.params.training import Setting
-from pipelines.version import code_version
+from pipelines.version import code_version, source_digest
 
-VERSION = 1
-"""Raised when the same setting learns something else: older runs are not gone on with."""
+DECIDING: tuple[str, ...] = (
+    "batches",
+    "episodes",
+    "index",
+    "layers",
+    "losses",
+    "meta",
+    "networks",
+    "parallel",
+)
+DECIDING += ("perceptual", "rasterize", "sampler", "setting", "stream", "table", "trainer")
+"""Modules that decide what is learned from a setting and a dataset."""
 
 SPLIT = "train"
 
@@ -56,20 +68,26 @@ class Run:
         return ceil(self.setting.epochs * videos / self.setting.batch)
 
 
+def shard_cache(params: Params) -> str:
+    """Where shards of an object store are kept: in the work folder, if that is on this machine."""
+    local = params.paths.work if storage.is_local(params.paths.work) else "work"
+    return storage.join(local, "shard_cache")
+
+
 def plan(params: Params, index_sha256: str) -> Run:
     """The run that params ask for, on the dataset of that digest."""
     setting = params.settings[params.setting]
-    deciding = setting.model_dump(mode="json", exclude={"epochs", "about"})
-    digest = storage.digest(VERSION, index_sha256, json.dumps(deciding, sort_keys=True))
+    deciding = setting.model_dump(mode="json", exclude={"epochs", "about", "adapt"})
+    code = source_digest(Path(__file__).with_name(f"{name}.py") for name in DECIDING)
+    digest = storage.digest(code, index_sha256, json.dumps(deciding, sort_keys=True))
     name = f"{params.name}-{params.setting}-{digest[:12]}"
     index = params.paths.manifest("shard")
-    local = params.paths.work if storage.is_local(params.paths.work) else "work"
     facts = {
         "kind": "model",
         "name": params.name,
         "run": name,
         "setting_name": params.setting,
-        "setting": setting.model_dump(mode="json"),
+        "setting": setting.model_dump(mode="json", exclude={"adapt"}),
         "code": code_version(),
         "dataset": {"name": params.name, "index_sha256": index_sha256, "split": SPLIT},
         "parents": [{"kind": "index", "sha256": index_sha256, "path": index}],
@@ -79,7 +97,7 @@ def plan(params: Params, index_sha256: str) -> Run:
         folder=storage.join(params.paths.work, "runs", name),
         index=index,
         shards=storage.join(params.paths.data, "shards"),
-        cache=storage.join(local, "shard_cache"),
+        cache=shard_cache(params),
         setting=setting,
         facts=facts,
         checkpoint_every=params.ray.checkpoint_every,

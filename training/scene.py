@@ -27,7 +27,7 @@ from pipelines.params import training as sections
 from pipelines.version import code_version
 from pipelines.video.sound import Samples
 from training import marking
-from training.adapt import Source, config_of, device_named, find_model, learn
+from training.adapt import Source, config_of, learn
 from training.faces import (
     STORED,
     Face,
@@ -52,7 +52,7 @@ from training.layouts import (
     open_writer,
 )
 from training.retarget import Motion
-from training.trained import Trained, load_person
+from training.trained import Trained, device_named, find_model, load_person
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ projection. Both carry facts that lead back to what they were made from (`pipeli
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.params import Params
 from training import tensor_file
 from training.finetune import Person
 from training.meta import MetaLearner
@@ -52,6 +54,32 @@ def save_model(url: str, learner: MetaLearner, facts: Mapping[str, Any]) -> None
     facts = {**facts, "networks": asdict(learner.networks), "skeleton": skeleton}
     with storage.atomic(url) as path:
         tensor_file.write(path, MODEL, tensors, facts)
+
+
+def device_named(name: str) -> torch.device:
+    """Raises UserError for a device that there is not."""
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device {name}: torch sees no GPU here; use cpu")
+        torch.empty(1, device=device).cpu()  # a number that is too high, a backend not built in
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def find_model(params: Params, url: str | None, device: torch.device) -> Trained:
+    """The model at a URL, or that of the setting. Raises UserError."""
+    url = url or storage.join(params.paths.models, f"{params.setting}.safetensors")
+    if not storage.exists(url):
+        raise UserError(
+            f"{url}: no such model; run training.meta_train first, or name one: --model"
+        )
+    with (
+        tempfile.TemporaryDirectory(prefix="likeness-") as scratch,
+        storage.local_copy(url, Path(scratch)) as path,
+    ):
+        return load_model(path, device)
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> Trained:

@@ -91,7 +91,7 @@ class Worker:
             if last or stepped.step % run.checkpoint_every == 0:
                 self._save(prepared, history)
                 history.clear()
-        if self.rank == 0:
+        if self.rank == 0 and (learner.step_count > done or not storage.exists(run.model)):
             trained.save_model(
                 run.model, learner, _facts(run, prepared) | {"step": learner.step_count}
             )

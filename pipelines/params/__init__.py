@@ -69,6 +69,12 @@ class Params(Model):
     evaluate: Evaluate = Evaluate()
     animate: Animate = Animate()
 
+    @property
+    def adapting(self) -> Adapt:
+        """How models of the chosen setting are adapted."""
+        own = self.settings[self.setting].adapt if self.settings else None
+        return own or self.adapt
+
     @model_validator(mode="after")
     def _setting_is_one_of_them(self) -> Params:
         if self.settings and self.setting not in self.settings:

@@ -71,6 +71,22 @@ class Backbone(Model):
     average_pool: bool = False
 
 
+class Adapt(Model):
+    """How one person is learned from a few frames."""
+
+    variant: Literal["ft", "ff"] = "ft"
+    iterations: Annotated[int, Field(ge=0)] | None = None
+    """Of fine-tuning; null: 125 for one frame up to 230 for 32."""
+    patience: Positive | None = None
+    """Stop early after so many iterations without a better content loss; null: never."""
+    batch_size: Positive = 8
+    lr_generator: Rate = 5e-5
+    lr_discriminator: Rate = 2e-4
+    ema: Fraction | None = 0.972
+    seed: Annotated[int, Field(ge=0)] = 0
+    bf16: bool = False
+
+
 class Setting(Model):
     """Everything that decides what is learned, but for the dataset."""
 
@@ -90,6 +106,8 @@ class Setting(Model):
     content: Annotated[dict[BackboneName, Backbone], Field(min_length=1)]
     networks: Networks = Networks()
     meta: Meta = Meta()
+    adapt: Adapt | None = None
+    """How its models are adapted; null: as the section `adapt` says."""
 
 
 class Ray(Model):
@@ -113,22 +131,6 @@ class Ray(Model):
     """Steps between picture grids."""
 
 
-class Adapt(Model):
-    """How one person is learned from a few frames."""
-
-    variant: Literal["ft", "ff"] = "ft"
-    iterations: Annotated[int, Field(ge=0)] | None = None
-    """Of fine-tuning; null: 125 for one frame up to 230 for 32."""
-    patience: Positive | None = None
-    """Stop early after so many iterations without a better content loss; null: never."""
-    batch_size: Positive = 8
-    lr_generator: Rate = 5e-5
-    lr_discriminator: Rate = 2e-4
-    ema: Fraction | None = 0.972
-    seed: Annotated[int, Field(ge=0)] = 0
-    bf16: bool = False
-
-
 class Perceptual(Weights):
     """A backbone of a perceptual distance."""
 
@@ -139,6 +141,8 @@ class Perceptual(Weights):
 class Evaluate(Model):
     """The paper's protocol."""
 
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
     split: Literal["train", "val", "test"] = "test"
     people: Positive = 50
     """At most; drawn by the seed."""

@@ -140,6 +140,8 @@ def test_training_is_a_stage_and_settings_are_experiments(repository: Repository
     pytest.importorskip("ray", reason="the extra `train`")
     rig = repository.rig
     rig.change("catalog", split={"val": 0.0})
+    rig.params["settings"]["tiny"]["meta"] = {"lr_generator": 5e-5}
+    rig.save()
     assert repository.ran(repository.dvc("repro", "meta_train"))[-1] == "meta_train"
     assert (rig.folder / "models" / "tiny.safetensors").is_file()
     assert repository.ran(repository.dvc("repro", "meta_train")) == []

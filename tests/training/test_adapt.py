@@ -57,7 +57,7 @@ def test_the_params_section_is_the_algorithms_config() -> None:
 
 
 def test_the_command_line_has_the_last_word() -> None:
-    params = Namespace(adapt=sections.Adapt(iterations=7, patience=3))
+    params = Namespace(adapting=sections.Adapt(iterations=7, patience=3))
     said = adapt.config_of(params, Namespace(variant="ff", iterations=None))
     assert (said.variant, said.iterations, said.patience) == ("ff", 7, 3)
     with pytest.raises(UserError, match="iterations"):
@@ -196,7 +196,8 @@ def test_mistakes_are_one_line_and_exit_2(
         (("--frames", corpus / MONA, "--model", tmp_path / "no.safetensors"), "no such model"),
         (("--frames", corpus / MONA, "--model", truncated), "damaged, cut short"),
         (("--frames", corpus / MONA, "--model", person), "is a person, not a model"),
-        (("--frames", corpus / MONA, "--device", "warp"), "--device warp"),
+        (("--frames", corpus / MONA, "--device", "warp"), "device warp"),
+        (("--frames", corpus / MONA, corpus / MONA), "mona_lisa.jpg twice"),
     ):
         assert command(*words, "-o", out) == 2
         err = capsys.readouterr().err

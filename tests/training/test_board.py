@@ -77,7 +77,7 @@ def test_all_events_are_shown_and_then_it_ends() -> None:
 
     shown: list[Event] = []
     queue: Any = Queue(told())
-    listener = Listener(queue, shown.append)
+    listener = Listener(queue, shown.append, lambda: None)
     listener.start()
     listener.close()
     assert not listener.is_alive() and listener.error is None and not queue.gone
@@ -96,7 +96,8 @@ def test_what_cannot_be_shown_ends_the_workers_and_is_told() -> None:
             raise full
 
     queue: Any = Queue(told())
-    listener = Listener(queue, show)
+    stopped: list[bool] = []
+    listener = Listener(queue, show, lambda: stopped.append(True))
     listener.start()
     listener.close()
-    assert listener.error is full and queue.gone and not listener.is_alive()
+    assert listener.error is full and stopped == [True] and not listener.is_alive()

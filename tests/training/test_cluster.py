@@ -147,6 +147,33 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     assert project.history() == undisturbed
 
 
+@pytest.mark.timeout(600)
+def test_ctrl_c_is_told_and_the_same_command_goes_on(
+    cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
+) -> None:
+    process = project.start(cluster.address)
+    project.wait_for(13, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert err.strip().splitlines()[-1].startswith("likeness: interrupted"), err
+    assert "Traceback" not in err
+    project.run(cluster.address)
+    assert project.history() == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_cannot_be_shown_ends_the_run(cluster: Any, project: Project) -> None:
+    project.params["ray"]["max_failures"] = -1
+    project.save()
+    (project.folder / "metrics").write_text("a file where the curves should go")
+    process = project.start(cluster.address)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and "metrics" in err, err
+    assert "Traceback" not in err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_driver_goes_on_even_with_a_truncated_newest_checkpoint(

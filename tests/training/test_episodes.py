@@ -112,9 +112,10 @@ def test_frames_without_a_face_are_the_last_choice(make_shards: MakeShards) -> N
     episodes = make_shards(faceless=faceless).open()
     for epoch in range(20):
         assert not faceless & set(shown(episodes[epoch, 1]))
-    few = episodes[0, 0]  # five frames, of which three show a face: all are needed
-    assert set(shown(few)) >= {(0, 0, 2), (0, 0, 3)}
-    assert not few.target_landmarks.any()
+    for epoch in range(20):  # five frames, of which three show a face: all are needed
+        few = episodes[epoch, 0]
+        assert set(shown(few)) >= {(0, 0, 2), (0, 0, 3)}
+        assert few.target_landmarks.any()
 
 
 @pytest.mark.parametrize("size", [16, 48])

@@ -135,6 +135,19 @@ def test_a_gif_keeps_time_at_thirty_frames_a_second(tmp_path: Path) -> None:
     assert sum(lengths) == 500
 
 
+def test_a_gif_is_never_faster_than_browsers_play_it(tmp_path: Path) -> None:
+    writer = Gif(tmp_path / "a.gif", Fraction(60))
+    writer.write(ramp(24))
+    writer.close()
+    with Image.open(tmp_path / "a.gif") as image:
+        lengths = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            lengths.append(image.info["duration"])
+            assert np.asarray(image.convert("RGB")).mean() == pytest.approx(20 * number, abs=1)
+    assert len(lengths) == 12 and min(lengths) >= 20 and sum(lengths) == 400
+
+
 def test_a_folder_of_numbered_pictures(tmp_path: Path) -> None:
     writer = open_writer(tmp_path / "frames", Fraction(25), None)
     writer.write(ramp(2))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import weakref
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -106,6 +107,30 @@ def test_a_cameras_first_second_is_not_shown_late(corpus: Path, job: Job) -> Non
     assert after.any() and np.abs(before - after).mean() < 20
 
 
+def test_nothing_piles_up_while_nobody_is_seen(
+    corpus: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: list[weakref.ref[Picture]] = []
+    most = 0
+
+    class Empty(Webcam):
+        def __iter__(self) -> Iterator[Shot]:
+            nonlocal most
+            for number in range(200):
+                picture = np.zeros((64, 64, 3), np.uint8)
+                alive.append(weakref.ref(picture))
+                yield Shot(picture, number / 10, time.perf_counter())
+                most = max(most, sum(one() is not None for one in alive))
+
+    for waits, limit in ((False, 3), (True, 25)):  # two seconds of ten frames, and those at work
+        most = 0
+        driver = Empty([])
+        driver.waits = waits  # type: ignore[misc]
+        with pytest.raises(UserError, match="no face seen"):
+            run(job, driver, [Audience()])
+        assert 0 < most <= limit
+
+
 def test_no_face_at_all_is_one_line(job: Job) -> None:
     with pytest.raises(UserError, match="camera 0: no face seen"):
         run(job, Webcam([np.zeros((64, 64, 3), np.uint8)] * 3), [Audience()])
@@ -154,6 +179,9 @@ def test_late_frames_are_repeated_in_a_file() -> None:
     for at in (0.0, 0.1, 0.5, 0.52):
         file.show(np.zeros((4, 4, 3), np.uint8), at)
     assert writer.frames == file.count == 6
+    late = File(Counting(), Fraction(10))
+    late.show(np.zeros((4, 4, 3), np.uint8), 60.0)  # nobody was seen for a minute
+    assert late.count == 1
 
 
 def test_the_command_writes_a_signed_file(

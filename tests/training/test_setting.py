@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipelines.errors import StopStage, UserError
+from pipelines.params import Params
 from pipelines.params.training import Adapt, Backbone, Evaluate, Meta, Networks, Setting
 from training import perceptual
 from training import setting as settings
@@ -61,3 +62,21 @@ def test_impossible_networks_are_told(networks: dict[str, int], words: str) -> N
 def test_missing_weights_stop_with_the_remedy() -> None:
     with pytest.raises(StopStage, match="vggface: no weights named; give a path or URL"):
         settings.content_loss({"vggface": Backbone(weight=1.0)})
+
+
+def test_a_setting_may_have_its_own_way_to_adapt() -> None:
+    content = {"pixels": {"weight": 1.0}}
+    made = {"content": content, "adapt": {"iterations": 7}}
+    params = Params.model_validate(
+        {
+            "name": "x",
+            "catalog": {"metadata": ".", "sources": [{"name": "a", "reader": "mp4"}]},
+            "card": {"title": "t", "licence": "other", "description": "d"},
+            "adapt": {"iterations": 9},
+            "setting": "own",
+            "settings": {"own": made, "plain": {"content": content}},
+        },
+        strict=False,
+    )
+    assert params.adapting.iterations == 7
+    assert params.model_copy(update={"setting": "plain"}).adapting.iterations == 9

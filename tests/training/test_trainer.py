@@ -15,6 +15,7 @@ from tiny_shards import MakeShards, Shards
 
 from pipelines import storage
 from pipelines.params import Params
+from training import run as run_module
 from training import trained
 from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
 from training.run import Run, plan
@@ -144,7 +145,26 @@ def test_whatever_decides_the_result_makes_another_run(shards: Shards) -> None:
         replace(plan(params_of(shards), "0" * 64)).name,
     }
     assert len(names) == 4
-    assert run_of(shards, about="called otherwise").name == run_of(shards).name
+    adapt = {"iterations": 7}
+    assert run_of(shards, about="called otherwise", adapt=adapt).name == run_of(shards).name
+    assert run_of(shards, adapt=adapt).facts == run_of(shards).facts
+
+
+def test_other_code_makes_another_run(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run_of(shards).name
+    seen: list[Path] = []
+    monkeypatch.setattr(run_module, "source_digest", lambda files: seen.extend(files) or "other")
+    assert run_of(shards).name != before
+    assert {"meta.py", "losses.py", "episodes.py"} < {path.name for path in seen}
+
+
+def test_a_finished_run_leaves_its_model_alone(shards: Shards) -> None:
+    run = run_of(shards)
+    trained_events(run)
+    before = Path(run.model).stat()
+    trained_events(replace(run, facts=run.facts | {"code": "a later commit"}))
+    after = Path(run.model).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
 def test_a_stream_trains_too_and_goes_on_at_an_epoch(shards: Shards) -> None:

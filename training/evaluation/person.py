@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines import storage
+from pipelines.version import source_digest
 from training.episodes import Episodes
 from training.evaluation.frames import Shown, read
 from training.evaluation.instruments import Instruments, Scores, Seen
@@ -117,5 +118,4 @@ class Kept:
 
 def _code() -> str:
     """Digest of the sources of `training`: other code may measure other numbers."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return storage.digest(*(part for f in files for part in (f.name, f.read_bytes())))
+    return source_digest(Path(__file__).parents[1].rglob("*.py"))

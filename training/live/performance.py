@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from training.scene import Job, prepare, published
 
 REFERENCE = 1.0
 """Seconds with a face that tell how the driver looks at rest."""
+HELD = 2
+"""Seconds of a recording that wait for them; what is older is passed over."""
 
 
 class Seen(NamedTuple):
@@ -107,23 +110,23 @@ def run(job: Job, driver: Driver, sinks: Sequence[Sink], which: int | None = Non
     """
     follower = Follower(job.finder, which, driver.facts["name"])
     latency = Latency()
-    held: list[Seen] = []
+    held: deque[Seen] = deque(maxlen=round(HELD * driver.fps) if driver.waits else 1)
+    rest: list[Points] = []
     puppeteer: Puppeteer | None = None
     with suppress(KeyboardInterrupt), job.scene.ready():
         for seen in _followed(driver, follower):
             held.append(seen)
             if puppeteer is None:
-                faces = [one.points for one in held if np.isfinite(one.points).all()]
-                if len(faces) < REFERENCE * driver.fps:
+                if np.isfinite(seen.points).all():
+                    rest.append(seen.points)
+                if len(rest) < REFERENCE * driver.fps:
                     continue
-                puppeteer = Puppeteer(job, faces)
-                held = held if driver.waits else held[-1:]
+                puppeteer = Puppeteer(job, rest)
             if not _perform(puppeteer, held, sinks, latency):
                 break
-            held = []
-        faces = [one.points for one in held if np.isfinite(one.points).all()]
-        if faces and puppeteer is None:  # all of it is shorter than the reference should be
-            _perform(Puppeteer(job, faces), held, sinks, latency)
+            held.clear()
+        if rest and puppeteer is None:  # all of it is shorter than the reference should be
+            _perform(Puppeteer(job, rest), held, sinks, latency)
     if not latency.whole:
         raise UserError(f"{driver.facts['name']}: no face seen, so nothing to show")
     return latency

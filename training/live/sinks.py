@@ -87,10 +87,13 @@ class File:
 
     def __init__(self, writer: Writer, fps: Fraction) -> None:
         self._writer, self._fps, self.count = writer, float(fps), 0
+        self._first = 0.0
 
     def show(self, frame: Picture, at: float) -> bool:
         """Write as often as its time has come."""
-        due = round(at * self._fps) + 1 - self.count
+        if not self.count:  # however long nobody was seen
+            self._first = at
+        due = round((at - self._first) * self._fps) + 1 - self.count
         for _ in range(due):
             self._writer.write(frame[None])
         self.count += max(due, 0)
