@@ -39,5 +39,6 @@ bench: $(STAMP) ## Run the benchmarks, each paired with its reference
 	$(BIN)/python benchmarks/crop.py
 	$(BIN)/python benchmarks/landmarks.py
 
-clean: ## Remove what the demo made (not .venv)
-	rm -rf data work sample metrics models results runs dataset_cards/sample .dvc/cache .dvc/tmp dvc.lock
+clean: ## Remove what the demo made, and nothing else (not .venv)
+	@grep -q '^  metadata: sample/metadata' params.yaml || { echo "likeness: params.yaml is not the sample's: data, work and models here are your own, and stay" >&2; exit 2; }
+	rm -rf data work sample metrics models results dataset_cards/sample .dvc/cache .dvc/tmp dvc.lock

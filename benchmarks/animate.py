@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from pipelines.errors import UserError
 from training.finetune import Person
 from training.networks import Generator, NetworkConfig
 
@@ -192,7 +193,14 @@ def main() -> int:
     if (args.portrait is None) != (args.driver is None):
         parser.error("--portrait and --driver go together")
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    for option, path in (("--portrait", args.portrait), ("--driver", args.driver)):
+        if path is not None and not path.is_file():
+            parser.error(f"{option} {path}: no such file")
+    try:
+        device = torch.device(args.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        parser.error(f"--device {args.device}: {str(error).splitlines()[0]}")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     print(f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads, fp32")
@@ -202,9 +210,12 @@ def main() -> int:
         person = person_of(networks, device)
         if args.driver is None:
             compare_generators(name, person, args.rounds, device)
-        else:
-            frames = args.frames if networks.image_size < 256 else args.frames // 3
+            continue
+        frames = args.frames if networks.image_size < 256 else args.frames // 3
+        try:
             compare_whole(name, person, args, frames, device)
+        except UserError as error:  # no face in the portrait, say
+            parser.error(str(error))
     return 0
 
 

@@ -155,7 +155,9 @@ def measure(folder: Path, clips: int, frames: int) -> None:
 
 def main() -> None:
     """Measure every size asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default="10000,100000", help="clips, joined by commas")
     parser.add_argument("--frames", type=int, default=10, help="rows a file")
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the trees go")

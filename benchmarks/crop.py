@@ -201,6 +201,12 @@ def main() -> None:
     if arguments.child:
         child(arguments)
         return
+    if arguments.corpus:
+        corpus = Path(arguments.corpus)
+        if not (corpus / "videos").is_dir() or not corpus_jobs(corpus, arguments.clips):
+            parser.error(
+                f"--corpus {corpus}: expected videos/ and, of them, metadata/voxceleb2/txt/"
+            )
     settings = CropSettings(**json.loads(arguments.settings))
     ours, theirs, start = Cost(), Cost(), Cost()
     with tempfile.TemporaryDirectory() as folder:

@@ -155,6 +155,8 @@ def main() -> int:
         if args.clips is None:
             synthesise(Path(folder))
         paths = sorted((args.clips or Path(folder)).glob("**/*.mp4"))[: args.limit]
+        if not paths:
+            parser.error(f"--clips {args.clips}: no .mp4 there (or --limit below 1)")
         if args.backend in (None, "mediapipe"):
             good &= mediapipe(paths, args.rounds)
         if args.backend in (None, "face_alignment"):

@@ -167,8 +167,13 @@ def main() -> int:
     torch.set_num_threads(1)
 
     index, shards = args.data / "index.parquet", args.data / "shards"
-    episodes = Episodes(index, shards, args.split, args.frames, few_frames="drop")
-    stream = EpisodeStream(index, shards, args.split, args.frames, few_frames="drop")
+    if not index.is_file():
+        parser.error(f"--data {args.data}: no index.parquet there; `make demo` builds one in data")
+    try:
+        episodes = Episodes(index, shards, args.split, args.frames, few_frames="drop")
+        stream = EpisodeStream(index, shards, args.split, args.frames, few_frames="drop")
+    except ValueError as error:
+        parser.error(f"--data {args.data}: {error}")
     jpegs = [episodes.jpeg(frame) for frame in range(len(episodes.index.numbers))]
     urls = [str(shards / args.split / f"{name}.tar") for name in episodes.index.shards]
 

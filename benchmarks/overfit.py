@@ -4,7 +4,7 @@
 
 One video each of `--people` training people of a rebuilt dataset is meta-learned until it is known
 by heart. Then every person's e-hat (the mean of E over K frames) is driven by everybody's
-landmarks, feed-forward. PAPER.md asks for a landmark error below 5 % of the interocular distance
+landmarks, feed-forward. Asked for is a landmark error below 5 % of the interocular distance
 where people are driven by their own frames, and that swapping e-hat swaps the person: of all the
 learned people, a face recognition network must find the generated face nearest to the one whose
 e-hat was given. The same measures of real frames at the same size stand beside it. `--picture`
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipelines.errors import UserError
 from pipelines.params.training import Evaluate
 from training import setting
 from training.episodes import Episodes, collate
@@ -31,6 +32,7 @@ from training.meta import MetaConfig, MetaLearner
 from training.metrics import motion
 from training.networks import NetworkConfig
 from training.rasterize import DRAWN
+from training.trained import device_named
 
 SHOWN = 8
 """Frames of each person that are measured."""
@@ -110,10 +112,18 @@ def main() -> int:
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
 
+    try:
+        device_named(args.device)
+    except UserError as error:
+        parser.error(f"--device: {error}")
+    index = args.data / "index.parquet"
+    if not index.is_file():
+        parser.error(f"--data {args.data}: no index.parquet there; name a rebuilt dataset")
     torch.manual_seed(0)
-    episodes = Episodes(
-        args.data / "index.parquet", args.data / "shards", "train", args.k, args.size
-    )
+    try:
+        episodes = Episodes(index, args.data / "shards", "train", args.k, args.size)
+    except ValueError as error:
+        parser.error(f"--data {args.data}: {error}")
     videos = chosen(episodes, args.people)
     names = [episodes.videos[video].person for video in videos]
     content = (

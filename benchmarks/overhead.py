@@ -71,20 +71,26 @@ def cpu_seconds(*words: str) -> float:
 
 def main() -> None:
     """Prepare, cut twice, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--corpus", type=Path, default=ROOT.parent / "shared" / "corpus")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="folder with videos/ and metadata/voxceleb2/txt/"
+    )
     parser.add_argument("--kernel-alone", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.kernel_alone:
         kernel_alone(options.kernel_alone)
         return
     if not options.corpus.is_dir():
-        parser.error(f"{options.corpus} is not there: name a corpus with --corpus")
+        parser.error(f"--corpus {options.corpus}: no such folder")
+    corpus = options.corpus.resolve()
     with tempfile.TemporaryDirectory() as name:
-        params = write_params(Path(name), options.corpus.resolve())
+        params = write_params(Path(name), corpus)
         for stage in ("catalog", "download"):
             cpu_seconds("-m", f"pipelines.{stage}", "--params", str(params))
-        kernel = cpu_seconds(str(Path(__file__).resolve()), "--kernel-alone", str(params))
+        alone = (str(Path(__file__).resolve()), "--corpus", str(corpus), "--kernel-alone")
+        kernel = cpu_seconds(*alone, str(params))
         stage_cpu = cpu_seconds("-m", "pipelines.crop", "--params", str(params))
     print(f"kernel alone {kernel:.1f} CPU s, crop stage {stage_cpu:.1f} CPU s")
     print(f"ratio {stage_cpu / kernel:.3f}")

@@ -98,7 +98,11 @@ def main() -> int:
     parser.add_argument("--plain", action="store_true", help="the reference")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    try:
+        device = torch.device(args.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        parser.error(f"--device {args.device}: {str(error).splitlines()[0]}")
     tune(device)
 
     if args.plain:

@@ -15,12 +15,21 @@ from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 
 BEAM_STAGES = ("download", "crop", "landmarks", "shard")
+TRAINING = {
+    "training.meta_train": "meta-learns the networks of the setting, on Ray Train",
+    "training.evaluate": "measures the trained model on people it never saw",
+}
+"""The DVC stages after the card. Named only: asking them would need torch."""
 TOOLS = {
-    "doctor": "find today what would fail later; --plan: hours, bytes, money",
-    "forget": "take people out, and prove that nothing remains",
-    "lineage": "from a file back to clips and links, from a clip on to all it touched",
-    "verify": "re-read manifests and tars and stop at the first lie",
-    "sample": "build and serve the embedded sample, run the demo",
+    "pipelines.report": "the card's report with the training runs; report.compare: two datasets",
+    "pipelines.doctor": "find today what would fail later; --plan: hours, bytes, money",
+    "pipelines.forget": "take people out, and prove that nothing remains",
+    "pipelines.lineage": "from a file back to clips and links, from a clip on to all it touched",
+    "pipelines.verify": "re-read manifests and tars and stop at the first lie",
+    "pipelines.sample": "build and serve the embedded sample, run the demo",
+    "training.adapt": "learn one person from a few frames",
+    "training.animate": "bring portraits to life with a driver's motion",
+    "training.inspect": "did Likeness make this file, and is it as it was made?",
 }
 
 
@@ -53,16 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         params = load(options.params)
         table = Table(title=f"{options.params}: {params.name}", title_justify="left")
-        table.add_column("python -m pipelines.…")
+        table.add_column("python -m", no_wrap=True)
         table.add_column("now", overflow="fold")
-        table.add_row("catalog", _catalog_outlook(params))
+        table.add_row("pipelines.catalog", _catalog_outlook(params))
         for stage in BEAM_STAGES:
-            table.add_row(stage, outlook(params, stage))
-        table.add_row("card", "writes the card and the report from the manifests")
+            table.add_row(f"pipelines.{stage}", outlook(params, stage))
+        table.add_row("pipelines.card", "writes the card and the report from the manifests")
+        for stage, words in TRAINING.items():
+            table.add_row(stage, words)
+        table.add_section()
         for tool, words in TOOLS.items():
             table.add_row(tool, words)
         Console(width=None if sys.stdout.isatty() else 110, markup=False).print(table)
-        progress.say("Each takes --help and --params FILE; `dvc repro` runs them in order.")
+        progress.say("Each takes --help; `dvc repro` runs those above the line in order.")
         return EXIT_OK
 
     return guarded(command)

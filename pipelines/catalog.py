@@ -16,8 +16,8 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,16 +49,19 @@ class Takedowns:
     persons: frozenset[str] = frozenset()
     videos: frozenset[str] = frozenset()
     clips: frozenset[str] = frozenset()
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Where each identifier is first named."""
 
-    def covers(self, row: Annotation, key: str) -> bool:
-        """Whether a clip was taken out."""
-        return row.person in self.persons or row.video in self.videos or key in self.clips
+    def covering(self, row: Annotation, key: str) -> list[str]:
+        """The identifiers by which a clip was taken out."""
+        kinds = (self.persons, row.person), (self.videos, row.video), (self.clips, key)
+        return [name for names, name in kinds if name in names]
 
-    def named_in(self, text: str) -> bool:
-        """Whether a text names anyone or anything that was taken out."""
+    def named_in(self, text: str) -> list[str]:
+        """The identifiers of those taken out that a text names."""
         names = "|".join(map(re.escape, (*self.persons, *self.videos, *self.clips)))
         whole = rf"(?<![A-Za-z0-9-])(?:{names})(?![A-Za-z0-9-])"
-        return bool(names and re.search(whole, text.replace("/", "_")))
+        return re.findall(whole, text.replace("/", "_")) if names else []
 
 
 TAKEDOWN_KINDS = ("person", "video", "clip")
@@ -82,6 +85,7 @@ def read_takedowns(path: str) -> Takedowns:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text") from None
     found: dict[str, set[str]] = {kind: set() for kind in TAKEDOWN_KINDS}
+    lines: dict[str, int] = {}
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
     try:
         if not {"kind", "id"} <= set(reader.fieldnames or []):
@@ -98,9 +102,11 @@ def read_takedowns(path: str) -> Takedowns:
                     f"found {kind!r}, {name!r}{hint}"
                 )
             found[kind].add(name)
+            lines.setdefault(name, reader.line_num)
     except csv.Error as error:  # an open quote would swallow the lines below it
         raise UserError(f"{path}:{reader.line_num + 1}: not a row of CSV: {error}") from None
-    return Takedowns(*(frozenset(found[kind]) for kind in TAKEDOWN_KINDS))
+    persons, videos, clips = (frozenset(found[kind]) for kind in TAKEDOWN_KINDS)
+    return Takedowns(persons, videos, clips, lines)
 
 
 # --- rules of one row ------------------------------------------------------------------------
@@ -170,6 +176,8 @@ class _Builder:
             people, self.people_rows = read_people(self._root / source.people)
             self._published = {name: person.split for name, person in people.items()}
         self._last_key = ""
+        self.taken_out: set[str] = set()
+        """Identifiers of the takedowns that were met."""
         self.clips: Counter[str] = Counter()  # by split; fixes the number of buckets
 
     def rows(self) -> Iterator[Row]:
@@ -181,7 +189,8 @@ class _Builder:
 
     def _bad(self, bad: BadRow) -> Row:
         where = f"{self._source.name}/{bad.where}"
-        if self._takedowns.named_in(f"{where} {bad.reason}"):
+        if names := self._takedowns.named_in(f"{where} {bad.reason}"):
+            self.taken_out.update(names)
             return self._excluded(where, bad.video or where)
         # The publisher's own words stay out of the identifiers: they may be anything.
         return _row(
@@ -211,7 +220,8 @@ class _Builder:
             return self._bad(BadRow(key, "the same clip is annotated twice"))
         self._last_key = key
         self.clips[split] += 1
-        if self._takedowns.covers(item, key):
+        if names := self._takedowns.covering(item, key):
+            self.taken_out.update(names)
             return self._excluded(key, item.video)
         why = filtered(item, self._params.catalog.filters)
         media = item.media
@@ -273,6 +283,7 @@ def build(params: Params) -> engine.Summary:
     started = time.monotonic()
     summary = engine.Summary(STAGE, "clips")
     takedowns = read_takedowns(params.catalog.takedowns)
+    met: set[str] = set()
     with (
         storage.scratch_folder(params.paths.work) as scratch,
         ManifestWriter(params.paths.manifest(STAGE), CATALOG) as writer,
@@ -283,6 +294,7 @@ def build(params: Params) -> engine.Summary:
             try:
                 builder = _Builder(source, params, takedowns)
                 _spill(builder, spill, tick)
+                met |= builder.taken_out
             except SourceError as error:
                 raise UserError(f"catalog.sources.{source.name}: {error}") from None
             for table in _with_shards(spill, source.name, builder.clips, params.shard.clips):
@@ -294,6 +306,12 @@ def build(params: Params) -> engine.Summary:
     summary.peak_mib = usage.ru_maxrss / 1024
     summary.seconds = time.monotonic() - started
     engine.write_metrics(params, summary)
+    if idle := sorted(line for name, line in takedowns.lines.items() if name not in met):
+        # By its line: the names of those who were taken out stay out of logs.
+        progress.complain(
+            f"{params.catalog.takedowns}: line{'s' * (len(idle) > 1)} {', '.join(map(str, idle))} "
+            "take out nothing that these lists hold; are kind and id right?"
+        )
     return summary
 
 
@@ -337,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.show_summary(summary)
         code, why = engine.exit_status(summary, params.catalog.max_bad)
         if why:
-            progress.complain(why.replace("max_failed", "max_bad"))
+            progress.complain(why)
         return code
 
     return guarded(command)

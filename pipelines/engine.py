@@ -32,7 +32,8 @@ progress.mute_import_chatter()
 
 import apache_beam as beam  # noqa: E402
 import grpc  # type: ignore[import-untyped]  # noqa: E402
-from apache_beam.options.pipeline_options import PipelineOptions  # noqa: E402
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions  # noqa: E402
+from apache_beam.runners.runner import create_runner  # noqa: E402
 
 from pipelines import storage  # noqa: E402
 from pipelines.attend import WorkerLost, attend  # noqa: E402
@@ -43,13 +44,21 @@ from pipelines.command import (  # noqa: E402
     arguments,
     guarded,
 )
-from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail, redact  # noqa: E402
+from pipelines.errors import (  # noqa: E402
+    FATAL_ERRNOS,
+    StopStage,
+    UserError,
+    clean_detail,
+    nearest,
+    redact,
+)
 from pipelines.manifest import ManifestWriter  # noqa: E402
 from pipelines.params import Params, load  # noqa: E402
 from pipelines.records import Records  # noqa: E402
 from pipelines.schemas import FAILURES, STATUS, Status, parse_statuses  # noqa: E402
 
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
+RETRY_GROUPS = {"transient", "failed"}
 
 
 class Span(NamedTuple):
@@ -204,6 +213,18 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
         return list(statuses.items())
 
 
+def check_runner(name: str) -> None:
+    """Raises UserError where Beam has no runner of that name; a dotted path names a class."""
+    try:
+        create_runner(name)  # what beam.Pipeline does first; runners start nothing before `run`
+    except ValueError:
+        known = StandardOptions.KNOWN_RUNNER_NAMES
+        hint = nearest(name, known) or f"; known: {', '.join(known)}"
+        raise UserError(f"beam.runner: Beam has no runner {name!r}{hint}") from None
+    except Exception as error:  # noqa: BLE001 - a path leads anywhere, classes raise anything
+        raise UserError(f"beam.runner: {name!r}: {clean_detail(error)}") from None
+
+
 def _options(params: Params) -> PipelineOptions:
     options = dict(params.beam.options)
     return PipelineOptions(flags=[], runner=params.beam.runner, **options)
@@ -355,8 +376,10 @@ def _read_whole(
 def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:
     """Run what is not done yet, write the manifest and the stage's metrics.
 
-    Raises StopStage when nothing more can be done. Failed rows do not raise: see `exit_status`.
+    Raises StopStage when nothing more can be done, UserError for a runner that Beam does not
+    know. Failed rows do not raise: see `exit_status`.
     """
+    check_runner(job.params.beam.runner)
     started, cpu = time.monotonic(), _cpu_seconds()
     paths = job.params.paths
     storage.sweep_scratch(paths.work)
@@ -416,15 +439,44 @@ def exit_status(summary: Summary, max_failed: float) -> tuple[int, str]:
         )
     share = summary.failed / summary.rows if summary.rows else 0.0
     if share > max_failed:
+        # The catalog is no Beam stage: it reads everything anew and has no --retry.
+        key, again = ("max_failed", "use --retry")
+        if summary.stage == "catalog":
+            key, again = ("max_bad", "run the catalog again")
         return EXIT_BUDGET, (
             f"{summary.stage}: {summary.failed} of {summary.rows} {summary.unit} failed "
-            f"({share:.0%}), more than {summary.stage}.max_failed allows ({max_failed:.0%}); "
-            "the manifest is complete: mend the cause and use --retry, or raise the budget"
+            f"({share:.0%}), more than {summary.stage}.{key} allows ({max_failed:.0%}); "
+            f"the manifest is complete: mend the cause and {again}, or raise the budget"
         )
     return EXIT_OK, ""
 
 
 # --- command line ----------------------------------------------------------------------------
+
+
+def statuses_to_retry(groups: Sequence[str]) -> frozenset[Status]:
+    """What the values of --retry name. Raises UserError."""
+    words = [word for group in groups for word in group.split(",") if word]
+    if groups and not words:
+        raise UserError("--retry: name statuses, transient or failed")
+    try:
+        return parse_statuses(words)
+    except ValueError as error:
+        raise UserError(f"--retry: {error}") from None
+
+
+def check_given(stage: str, groups: Sequence[str]) -> None:
+    """Raises UserError for a status of --retry that the stage never gives: nothing would be done.
+
+    The groups `transient` and `failed` fit every stage.
+    """
+    words = {word for group in groups for word in group.split(",") if word} - RETRY_GROUPS
+    for word in sorted(words):
+        stages = STATUS[Status(word)].stage.split(", ")
+        if stage not in stages and "every stage" not in stages:
+            does = " and ".join(f"pipelines.{name}" for name in stages)
+            verb = "does" if len(stages) == 1 else "do"
+            raise UserError(f"--retry: {stage} never gives {word}; {does} {verb}")
 
 
 def main(prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None = None) -> int:
@@ -440,12 +492,9 @@ def main(prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None 
     options = parser.parse_args(argv)
 
     def command() -> int:
-        words = [word for group in options.retry for word in group.split(",") if word]
-        try:
-            retry = parse_statuses(words)
-        except ValueError as error:
-            raise UserError(f"--retry: {error}") from None
+        retry = statuses_to_retry(options.retry)
         job = prepare(load(options.params))
+        check_given(job.stage, options.retry)
         summary = run(job, retry)
         progress.show_summary(summary)
         code, why = exit_status(summary, job.max_failed)

@@ -126,6 +126,8 @@ def _table(rows: list[Row]) -> pa.Table:
 def prepare(params: Params) -> engine.Job:
     """One item per video that has crops."""
     own = params.landmarks
+    # Here, not in a worker alone: what a worker raises stops the stage (1), this is a mistake (2).
+    detectors.check_device(own.backend, own.device)
     items = []
     crops = ManifestReader(params.paths.manifest("crop"), CROP_COLUMNS)
     for start, rows in crops.groups(["source", "person", "video"]):

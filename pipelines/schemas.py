@@ -10,8 +10,10 @@ the row counts form a funnel from the catalog to the shards:
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -174,7 +176,7 @@ STATUS: dict[Status, StatusInfo] = {
         "crop",
         False,
         "The video of this clip was not downloaded; `detail` repeats its status.",
-        "See that status; the clip follows by itself once the video is there.",
+        "See that status, or run the download again; the clip follows once the video is there.",
     ),
     Status.OUT_OF_RANGE: StatusInfo(
         "crop",
@@ -401,6 +403,9 @@ INDEX = pa.schema(
 )
 
 
+README = Path(__file__).parents[1] / "README.md"
+
+
 def readme_table() -> str:
     """The README's table of statuses, in Markdown."""
     lines = ["| status | stage | transient | what it means | what to do |", "|---|---|---|---|---|"]
@@ -421,5 +426,16 @@ def _update(readme: Path) -> None:
     readme.write_text(f"{head}{start}{mark}-->\n{readme_table()}\n{end}{tail}")
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m pipelines.schemas`."""
+    argparse.ArgumentParser(
+        prog="python -m pipelines.schemas",
+        description="Write the table of statuses of README.md from this module.",
+    ).parse_args(argv)
+    _update(README)
+    sys.stdout.write(f"wrote {README.name}\n")
+    return 0
+
+
 if __name__ == "__main__":
-    _update(Path(__file__).parents[1] / "README.md")
+    sys.exit(main())

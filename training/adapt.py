@@ -221,10 +221,14 @@ def facts_of(
 
 def adapt(params: Params, options: Namespace) -> str:
     """Learn and write one person; returns what to say."""
-    device = device_named(options.device)
     config = config_of(params, options)
     if options.shots is not None and options.shots < 1:
         raise UserError(f"--shots {options.shots}: give 1 or more")
+    if options.iterations is not None and config.variant == "ff":
+        raise UserError(f"--iterations {options.iterations}: ff takes none, only ft does")
+    if not options.output.endswith(".safetensors") or Path(options.output).is_dir():
+        raise UserError(f"-o {options.output}: a person is a file that ends in .safetensors")
+    device = device_named(options.device)
     model = find_model(params, options.model, device)
     finder = Finder(options.detector or params.landmarks.backend, options.device)
     faces, sources = collect(

@@ -27,7 +27,7 @@ class Indexed:
         pin_memory: bool,
     ) -> None:
         episodes = episodes_of(setting, index, shards, split)
-        self.videos = len(episodes)
+        self.videos, self.dropped = len(episodes), episodes.index.dropped
         self._loader = loader(
             episodes, setting.batch, rank=rank, world=world, workers=workers, pin_memory=pin_memory
         )
@@ -69,7 +69,7 @@ class Streamed:
         self._stream = EpisodeStream(
             index, shards, split, setting.k, size, setting.seed, few_frames=setting.few_frames
         )
-        self.videos = len(self._stream)
+        self.videos, self.dropped = len(self._stream), self._stream.index.dropped
 
     def batches(self, done: int) -> Iterator[EpisodeBatch]:
         """This rank's batches without end, from the epoch in which `done` steps end."""

@@ -1,4 +1,4 @@
-"""Few-shot: make a trained G into one person's, from T of their frames; PAPER.md, fine-tuning.
+"""Few-shot: make a trained G into one person's, from T of their frames; docs/model.md.
 
 ff (feed-forward): psi' = P e-hat and nothing is tuned. ft (fine-tuned): from that very start,
 psi', G and a discriminator with w' = w0 + e-hat are trained on the T frames; E has no part in it.
@@ -26,7 +26,7 @@ from training.networks import Discriminator, Embedder, Generator
 
 @dataclass(frozen=True, slots=True)
 class AdaptConfig:
-    """How to adapt; the defaults are PAPER.md's."""
+    """How to adapt; the defaults are those of docs/model.md."""
 
     variant: Literal["ft", "ff"] = "ft"
     iterations: int | None = None
@@ -51,8 +51,10 @@ class AdaptConfig:
         """Refuse what cannot be done."""
         if self.variant not in ("ft", "ff"):
             raise ValueError(f"variant is {self.variant!r}; it must be ft or ff")
-        if self.batch_size < 1 or self.d_steps < 1 or (self.iterations or 0) < 0:
-            raise ValueError("batch_size and d_steps must be 1 or more, iterations 0 or more")
+        if (self.iterations or 0) < 0:
+            raise ValueError(f"iterations is {self.iterations}; it must be 0 or more")
+        if self.batch_size < 1 or self.d_steps < 1:
+            raise ValueError("batch_size and d_steps must be 1 or more")
         if self.patience is not None and self.patience < 1:
             raise ValueError("patience must be 1 or more, or none at all")
 

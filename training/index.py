@@ -44,14 +44,21 @@ class ShardIndex:
         """Raises ValueError where videos have fewer than `frames` frames, unless dropped.
 
         Videos stand in order of (source, person, video), which is also the order of W's rows;
-        a dropped video has none.
+        a dropped video has none, and `dropped` counts them.
         """
-        table = pq.read_table(path, columns=COLUMNS, filters=[("split", "==", split)])
+        try:
+            table = pq.read_table(path, columns=COLUMNS, filters=[("split", "==", split)])
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: not a readable index ({reason}); make it anew") from error
         if missing := set(COLUMNS) - set(table.column_names):
             raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
-        table = _long_enough(table, frames, few_frames)
+        table, self.dropped = _long_enough(table, frames, few_frames)
         if not len(table):
-            raise ValueError(f"{path}: no video of split {split!r} has {frames} frames")
+            raise ValueError(
+                f"{path}: no video of split {split!r} has the {frames} frames of K = {frames - 1} "
+                "source frames and a target: take a smaller K"
+            )
 
         starts = np.flatnonzero(_begins_video(table))
         names = table.select(VIDEO).take(pa.array(starts)).to_pydict()
@@ -116,8 +123,8 @@ def _begins_video(table: pa.Table) -> npt.NDArray[np.bool_]:
     return begins
 
 
-def _long_enough(table: pa.Table, frames: int, few_frames: FewFrames) -> pa.Table:
-    """The clips that store frames, sorted, of videos that store `frames` of them."""
+def _long_enough(table: pa.Table, frames: int, few_frames: FewFrames) -> tuple[pa.Table, int]:
+    """The clips, sorted, of videos that store `frames` frames, and how many videos do not."""
     if few_frames not in ("error", "drop"):
         raise ValueError(f"few_frames is {few_frames!r}; it must be error or drop")
     table = table.sort_by([(name, "ascending") for name in [*VIDEO, "key"]])
@@ -134,7 +141,7 @@ def _long_enough(table: pa.Table, frames: int, few_frames: FewFrames) -> pa.Tabl
             f"video {name} has {totals[first]} stored frames{others}, but K = {frames - 1} source "
             f"frames and a target need {frames}: take a smaller K, or few_frames='drop'"
         )
-    return table.filter(pa.array(~short[video_of] & (lengths > 0)))
+    return table.filter(pa.array(~short[video_of] & (lengths > 0))), int(short.sum())
 
 
 def _numbers(column: Any) -> Any:

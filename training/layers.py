@@ -2,7 +2,7 @@
 """The pieces of E, G and D: spectral norm, (adaptive) instance norm, attention, residual blocks.
 
 Shapes: B pictures, C channels, H x W pixels, N embedding entries. Statistics and spectral norms
-are always computed in float32 (or wider), whatever autocast says; PAPER.md, Networks.
+are always computed in float32 (or wider), whatever autocast says; docs/model.md.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """[norm] ReLU [nearest x2] conv3 [norm] ReLU conv3 [avgpool], plus a skip; PAPER.md, block.
+    """[norm] ReLU [nearest x2] conv3 [norm] ReLU conv3 [avgpool], plus a skip; docs/model.md.
 
     The skip is the input itself where nothing changes shape, else a conv1 with the same
     resampling. A conv that a norm surrounds has no bias; the skip's always has.

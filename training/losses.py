@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""The losses of PAPER.md, each a function from tensors to a scalar in float32.
+"""The losses of docs/model.md, each a function from tensors to a scalar in float32.
 
 B pictures, N embedding entries. The objectives of E,G and of D are apart, because one backward
 through their sum makes the adversarial gradient at x-hat exactly zero.

@@ -1,7 +1,7 @@
 """Meta-learning: one object that takes a batch of episodes and does one step. Pure torch.
 
-A step is one update of E,G and `d_steps` updates of D,W, each with its own backward (PAPER.md,
-Losses and optimisation). No files, no processes: several workers meet in a `Reducer`.
+A step is one update of E,G and `d_steps` updates of D,W, each with its own backward
+(docs/model.md). No files, no processes: several workers meet in a `Reducer`.
 
 Shapes: B episodes, K source frames, pictures 3 x S x S in [-1, 1], N embedding entries.
 """
@@ -27,7 +27,7 @@ from training.table import VideoTable
 
 @dataclass(frozen=True, slots=True)
 class MetaConfig:
-    """How to meta-learn; the defaults are PAPER.md's."""
+    """How to meta-learn; the defaults are those of docs/model.md."""
 
     variant: Literal["ft", "ff"] = "ft"
     """ft: with the match loss, to be fine-tuned later. ff: without, used as it is."""

@@ -8,10 +8,14 @@ checkpoint. Trains on this machine, or on the Ray cluster of `ray.address` or `R
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
@@ -75,7 +79,15 @@ def prepare(params: Params) -> Run:
     index = params.paths.manifest("shard")
     if not storage.exists(index):
         raise UserError(f"{index}: no such file; `dvc repro shard` or `dvc pull` makes it")
-    run = plan(params, storage.digest_bytes(storage.read_bytes(index)))
+    data = storage.read_bytes(index)
+    try:
+        pq.ParquetFile(io.BytesIO(data))
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{index} is not a readable manifest ({reason}); delete it and rerun the shard stage"
+        ) from None
+    run = plan(params, storage.digest_bytes(data))
     if run.setting.batch % params.ray.workers:
         raise UserError(
             f"settings.{params.setting}.batch is {run.setting.batch}, which has no equal parts "

@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""The three networks of arXiv 1905.08233, exactly as in PAPER.md's table.
+"""The three networks of arXiv 1905.08233, exactly as in docs/model.md.
 
 Shapes: B pictures of S x S, K source frames, N = the widest channel count = the size of e-hat
 and of a row of W, P = entries of psi, L = levels of the discriminator.
@@ -178,7 +178,7 @@ class Discriminator(nn.Module):
     """D(x, y, i): how real, and how much like video i, a picture is; a bare score, no sigmoid.
 
     r = V^T (W_i + w0) + b, with V the summed features. The table W is the caller's: its rows are
-    an argument. W and w0 are plain, since a norm on them would break W_i = e-hat (PAPER.md).
+    an argument. W and w0 are plain, since a norm on them would break W_i = e-hat (docs/model.md).
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:

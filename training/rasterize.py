@@ -1,4 +1,4 @@
-"""68 landmarks to the landmark picture that E, G and D see (PAPER.md, Landmark picture)."""
+"""68 landmarks to the landmark picture that E, G and D see (docs/model.md)."""
 
 from __future__ import annotations
 

@@ -124,6 +124,11 @@ class Worker:
         checkpoints = Checkpoints(run.folder, run.keep)
         total = run.total_steps(source.videos)
         notes: list[str] = []
+        if source.dropped:
+            notes.append(
+                f"meta_train: {source.dropped} of {source.dropped + source.videos} videos store "
+                f"fewer than k + 1 = {run.setting.k + 1} frames and are left out"
+            )
         with storage.scratch_folder(run.cache) as scratch:
             loaded = checkpoints.newest(scratch, notes.append)
         if loaded:

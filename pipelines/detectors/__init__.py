@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from pipelines.detectors.base import Detector, DetectorUnavailable, Landmarks
+from pipelines.detectors.base import Detector, DetectorUnavailable, Landmarks, check_device
 
-__all__ = ["BACKENDS", "Detector", "DetectorUnavailable", "Landmarks", "load"]
+__all__ = ["BACKENDS", "Detector", "DetectorUnavailable", "Landmarks", "check_device", "load"]
 
 BACKENDS = {
     "mediapipe": ("MediaPipe", "pip install 'likeness[mediapipe]'"),
@@ -21,8 +21,8 @@ def load(backend: str, device: str = "cpu", batch_size: int = 16) -> Detector:
     device: `cpu`, `cuda` or `cuda:N`; MediaPipe knows only the CPU. batch_size: frames of one
     clip per forward pass; MediaPipe takes them one by one.
 
-    Raises DetectorUnavailable where the library, the weights or the device are missing, and
-    ValueError for a backend that does not exist.
+    Raises DetectorUnavailable where the library, the weights or the GPU are missing, UserError
+    for what names no device of the backend, and ValueError for a backend that does not exist.
     """
     if backend not in BACKENDS:
         raise ValueError(f"unknown landmark backend {backend!r}; known: {', '.join(BACKENDS)}")

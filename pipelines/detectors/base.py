@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.errors import UserError
+
 POINTS = 68
 WIDEN = 0.25
 """Annotated boxes often end at the brows or the lips: they grow by this much before a test."""
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,17 @@ class Detector(Protocol):
 
 class DetectorUnavailable(Exception):
     """The backend's library or weights are missing; the message names the remedy."""
+
+
+def check_device(backend: str, device: str) -> None:
+    """Raises UserError for a device that the backend can have on no machine; loads nothing."""
+    if backend == "mediapipe" and device != "cpu":
+        raise UserError(
+            f"landmarks.device: mediapipe runs on the CPU only, not on {device!r}: set it to cpu, "
+            "or landmarks.backend to face_alignment"
+        )
+    if not _DEVICE.fullmatch(device):
+        raise UserError(f"landmarks.device: {device!r} is none of cpu, cuda and cuda:N")
 
 
 def share_inside(

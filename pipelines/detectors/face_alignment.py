@@ -19,7 +19,13 @@ from face_alignment import FaceAlignment as Library
 from face_alignment import LandmarksType, api
 from face_alignment.detection.sfd import sfd_detector
 
-from pipelines.detectors.base import POINTS, DetectorUnavailable, Landmarks, cut
+from pipelines.detectors.base import (
+    POINTS,
+    DetectorUnavailable,
+    Landmarks,
+    check_device,
+    cut,
+)
 
 FAN_URL: str = api.models_urls["2DFAN-4"]
 SFD_URL: str = sfd_detector.models_urls["s3fd"]
@@ -48,14 +54,11 @@ class FaceAlignment:
     def __init__(self, device: str = "cpu", batch_size: int = 16) -> None:
         """Load the network's weights from the torch hub cache, or fetch them (95 MB).
 
-        Raises DetectorUnavailable where they are in neither place, are damaged, or where the
-        device does not exist.
+        Raises DetectorUnavailable where they are in neither place, are damaged, or where there
+        is no such GPU here, and UserError for what names no device.
         """
-        try:
-            known = torch.device(device).type == "cpu" or torch.cuda.is_available()
-        except RuntimeError as exc:
-            raise DetectorUnavailable(f"landmarks.device: {exc}") from exc
-        if not known:
+        check_device(self.name, device)
+        if device != "cpu" and not torch.cuda.is_available():
             raise DetectorUnavailable(
                 f"landmarks.device is {device!r}, but torch sees no GPU: set it to cpu, or install "
                 "a CUDA build of torch on a machine with an NVIDIA GPU"

@@ -27,8 +27,8 @@ from mediapipe.python._framework_bindings import _packet_getter, resource_util
 
 from pipelines.detectors.base import (
     POINTS,
-    DetectorUnavailable,
     Landmarks,
+    check_device,
     cut,
     share_inside,
 )
@@ -80,13 +80,9 @@ class MediaPipe:
     def __init__(self, device: str = "cpu", batch_size: int = 1) -> None:
         """Load the models (0.1 s). batch_size is ignored: a video graph takes frame by frame.
 
-        Raises DetectorUnavailable for a device other than `cpu`.
+        Raises UserError for a device other than `cpu`.
         """
-        if device != "cpu":
-            raise DetectorUnavailable(
-                f"mediapipe runs on the CPU only, not on {device!r}: set landmarks.device to cpu "
-                "or landmarks.backend to face_alignment"
-            )
+        check_device(self.name, device)
         self._tracker = _Graph(faces=1, track=True)
         self._searcher: _Graph | None = None
 

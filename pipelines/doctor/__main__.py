@@ -8,6 +8,7 @@ CPU hours, wall hours, bytes and money, with everything that was assumed.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -43,9 +44,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.doctor`."""
-    options = parser().parse_args(argv)
+    line = parser()
+    options = line.parse_args(argv)
 
     def command() -> int:
+        # What would change nothing is said rather than ignored.
+        others = {"plan", "params"}
+        given = [
+            k for k, v in vars(options).items() if v != line.get_default(k) and k not in others
+        ]
+        if given and not options.plan:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UserError(f"{flags}: only with --plan; add it")
         params = load(options.params)
         if not options.plan:
             return examine(params)
@@ -53,10 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         rate = options.samples_per_second
         names = ("cpu_hour", "gb_month", "gpu_hour", "egress_gb")
         prices = Prices(**{name: getattr(options, f"price_{name}") for name in names})
+        numbers = (rate or 0.0, *vars(prices).values())
         if workers < 1 or (rate is not None and rate <= 0) or min(vars(prices).values()) < 0:
             raise UserError(
                 "--workers and --samples-per-second must be positive, prices not below 0"
             )
+        if not all(map(math.isfinite, numbers)):
+            raise UserError("--samples-per-second and prices must be finite numbers")
         corpus = count(params) if options.dataset == "this" else voxceleb2(params)
         show(estimate(params, corpus, workers, rate), prices)
         return EXIT_OK

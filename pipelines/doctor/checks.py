@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipelines.doctor import inputs, machine, software, weights
+from pipelines.doctor import gpu, inputs, machine, software, weights
 from pipelines.doctor.verdict import Verdict, Verdicts, fail
 from pipelines.errors import UserError, clean_detail
 from pipelines.params import Params, environment
@@ -39,6 +39,7 @@ CHECKS = (
     Check("weights", weights.weights, 120),
     Check("space", machine.space, 900),  # a million annotations take minutes to count
     Check("beam", software.beam, 60),
+    Check("gpu", gpu.gpu, 60),
     Check("ray", software.ray),
     Check("clock", machine.clock),
     Check("open files", machine.files),

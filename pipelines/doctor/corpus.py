@@ -124,7 +124,7 @@ def _annotations(params: Params) -> Iterator[dict[str, Any]]:
             for item in READERS[source.reader](Path(params.catalog.metadata) / source.path):
                 if isinstance(item, BadRow) or filtered(item, params.catalog.filters):
                     continue
-                if not takedowns.covers(item, clip_key(item.person, item.video, item.utterance)):
+                if not takedowns.covering(item, clip_key(item.person, item.video, item.utterance)):
                     yield {
                         "person": item.person,
                         "video": item.video,

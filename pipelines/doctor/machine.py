@@ -139,7 +139,7 @@ def folders(params: Params) -> Verdicts:
         yield warn("temp folder", f"{temporary}: {_gb(free)} free", "set TMPDIR to a larger disk")
     else:
         yield ok("temp folder", f"{temporary}, {_gb(free)} free")
-    for name in ("data", "work", "metrics", "cards"):
+    for name in ("data", "work", "metrics", "cards", "models", "results"):
         url = getattr(params.paths, name)
         if not storage.is_local(url):
             continue

@@ -182,8 +182,10 @@ def _version(program: str, flag: str = "--version") -> str | None:
         done = subprocess.run([program, flag], capture_output=True, timeout=15, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return " ".join(lines[0].split()[:3]) if lines else "runs"
+    words = done.stdout.decode("utf-8", "replace").split("\n")[0].split()
+    # `deno 2.1.4 (stable, release, ...)`, `v22.1.0`, `ffmpeg version N-109468-gd39b`
+    numbers = (word for word in words if re.match(r"v?\d|N-\d", word))
+    return next(numbers, " ".join(words[:3]) or "runs")
 
 
 # --- runners ---------------------------------------------------------------------------------

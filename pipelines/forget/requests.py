@@ -15,7 +15,10 @@ from pipelines.errors import UserError, nearest
 
 COLUMNS = ("kind", "id", "date", "reason")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
+_CLIP = re.compile(r"[A-Za-z0-9_-]+_[A-Za-z0-9_-]+_[A-Za-z0-9_-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+YOUTUBE_ID = 11
+"""Characters of a video's id at YouTube."""
 _FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes a cell's text for a formula by."""
 
@@ -65,6 +68,8 @@ def read_list(path: str, date: str, reason: str) -> list[Request]:
         text = storage.read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"--list {path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"--list {path}: is a folder; name a file") from None
     except UnicodeDecodeError:
         raise UserError(f"--list {path}: not UTF-8 text") from None
     requests = []
@@ -97,6 +102,12 @@ def request(kind: str, name: str, date: str, reason: str) -> Request:
     if not _IDENTIFIER.fullmatch(name):
         raise UserError(
             f"{kind} {name!r}: an id has letters, digits, - and _ alone; give the id, not a link"
+        )
+    if kind == "clip" and not _CLIP.fullmatch(name):
+        # Such a line would match no clip, and whoever asked would stay in.
+        likely = "video" if len(name) == YOUTUBE_ID else "person"
+        raise UserError(
+            f"clip {name!r}: expected person_video_utterance; did you mean --{likely} {name}?"
         )
     try:
         datetime.date.fromisoformat(date)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.errors import UserError
 from pipelines.params import load
 from pipelines.report.facts import read_dataset, read_histograms
 from pipelines.report.funnel import read_funnel
@@ -32,10 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def command() -> int:
+        out = options.output
+        if out and storage.is_local(out) and storage.local_path(out).is_dir():
+            file = storage.join(out, "report.html")
+            raise UserError(f"-o {out}: is a folder; name a file, such as {file}")
         params = load(options.params)
         funnel, dataset = read_funnel(params), read_dataset(params)
         training = read_training(params, dataset.digest)
-        url = options.output or storage.join(params.paths.results, "report.html")
+        url = out or storage.join(params.paths.results, "report.html")
         page = report(params, funnel, dataset, read_histograms(params), training)
         storage.write_bytes(url, page)
         for note in training.notes:

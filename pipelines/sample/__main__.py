@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from pipelines import progress
+from pipelines.command import EXIT_OK, EXIT_STOPPED, EXIT_USAGE
 from pipelines.errors import StopStage, UserError
 from pipelines.sample import corpus, demo, server
 
@@ -37,17 +38,17 @@ def main(argv: list[str] | None = None) -> int:
             made = corpus.load(args.root)
             return server.serve(made.video_folder, made.faults, args.port, args.log)
         made = corpus.build(args.root, args.seed, report=lambda name: _say(f"  {name}"))
-    except corpus.SampleError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except (UserError, StopStage) as error:
+    except UserError as error:
         progress.complain(str(error))
-        return 1
+        return EXIT_USAGE
+    except (corpus.SampleError, StopStage) as error:
+        progress.complain(str(error))
+        return EXIT_STOPPED
     except OSError as error:
-        sys.stderr.write(f"error: cannot write {error.filename or args.root}: {error.strerror}\n")
-        return 1
+        progress.complain(f"cannot write {error.filename or args.root}: {error.strerror}")
+        return EXIT_STOPPED
     _say(f"{len(made.videos)} videos and {len(made.clips)} clips in {args.root}")
-    return 0
+    return EXIT_OK
 
 
 def _say(line: str) -> None:

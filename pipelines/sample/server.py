@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from pipelines import progress
+from pipelines.command import EXIT_OK, EXIT_STOPPED, EXIT_USAGE
+from pipelines.errors import StopStage, UserError
 from pipelines.sample.handler import KINDS, SiteServer
 
 
@@ -143,27 +146,32 @@ def _is_loopback(host: str) -> bool:
 def serve(
     videos: Path, faults: Mapping[str, str] | None = None, port: int = 8998, log: bool = False
 ) -> int:
-    """Serve until interrupted, for a command line; the exit status."""
+    """Serve until interrupted, for a command line; the exit status.
+
+    Raises UserError for a folder, a fault or a port that there cannot be, StopStage where the
+    port is taken.
+    """
     if not videos.is_dir():
-        sys.stderr.write(f"error: no folder of videos at {videos}\n")
-        return 1
+        raise UserError(f"no folder of videos at {videos}")
     try:
         server = SampleServer(videos, faults, port=port, log=log)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        sys.stderr.write(
-            f"error: cannot listen on port {port} ({reason}): "
-            "stop what uses it, or name another with --port (0 picks a free one)\n"
-        )
-        return 1
+    except OverflowError:
+        raise UserError(f"--port {port}: expected 0 to 65535 (0 picks a free one)") from None
+    except ValueError as error:
+        raise UserError(f"--fault: {error}") from None
+    except OSError as error:
+        raise StopStage(
+            f"cannot listen on port {port} ({error.strerror or error}): "
+            "stop what uses it, or name another with --port (0 picks a free one)"
+        ) from None
     with server:
         sys.stdout.write(f"serving {videos} at {server.template} (Ctrl-C stops)\n")
         sys.stdout.flush()
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
-            return 0
-    return 0
+            return EXIT_OK
+    return EXIT_OK
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -181,9 +189,12 @@ def main(argv: list[str] | None = None) -> int:
     faults = dict(entry.partition("=")[::2] for entry in args.fault)
     try:
         return serve(args.folder, faults, args.port, args.log)
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    except UserError as error:
+        progress.complain(str(error))
+        return EXIT_USAGE
+    except StopStage as error:
+        progress.complain(str(error))
+        return EXIT_STOPPED
 
 
 if __name__ == "__main__":

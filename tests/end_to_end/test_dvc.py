@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ class Repository:
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
-        for name in ("pipelines", "training", "dvc.yaml", ".dvcignore"):
+        for name in ("pipelines", "training", "dvc.yaml", ".dvcignore", ".gitignore"):
             source = REPO / name
             if source.is_dir():
                 # As a fresh checkout: what Python compiles later must not look like a change.
@@ -151,8 +152,9 @@ def test_training_is_a_stage_and_settings_are_experiments(repository: Repository
 
     rate = "settings.tiny.meta.lr_generator"
     repository.dvc("exp", "run", "--name", "faster", "-S", f"{rate}=0.001", "meta_train")
-    told = repository.dvc("metrics", "diff", "HEAD")
-    assert "training/metrics.json" in told and "content" in told
+    told = json.loads(repository.dvc("metrics", "diff", "HEAD", "--json"))
+    content = told["metrics/training/metrics.json"]["content"]
+    assert content["old"] > 0 and content["new"] > 0 and content["diff"] != 0
     assert len(list((rig.work / "runs").iterdir())) == 2
     assert "faster" in repository.dvc("exp", "show", "--csv")
 

@@ -59,22 +59,22 @@ class Toy:
         return names
 
     def rows(self) -> list[tuple[str, str]]:
-        table = manifest.read(self.params.paths.manifest("crop"))
+        table = manifest.read(self.params.paths.manifest("download"))
         return [(row["name"], row["status"]) for row in table.to_pylist()]
 
     def record(self, name: str) -> Path:
-        url = Records(self.params.paths.work, "crop").url(storage.digest("toy", name))
+        url = Records(self.params.paths.work, "download").url(storage.digest("toy", name))
         return Path(url)
 
     def metrics(self) -> dict[str, Any]:
-        return json.loads(Path(self.params.paths.metrics, "crop.json").read_text())
+        return json.loads(Path(self.params.paths.metrics, "download.json").read_text())
 
 
 @pytest.fixture
 def toy(
     tmp_path: Path, make_params: Callable[..., Params], params_file: Callable[[Params], str]
 ) -> Toy:
-    params = make_params(crop={"max_failed": 0.5})
+    params = make_params(download={"max_failed": 0.5})
     return Toy(tmp_path, params, params_file(params))
 
 
@@ -89,10 +89,10 @@ def test_every_row_in_comes_out_in_the_order_of_the_items(
     ]
     metrics = toy.metrics()
     assert (metrics["rows"], metrics["ok"], metrics["failed"], metrics["items"]) == (7, 4, 1, 4)
-    plot = Path(toy.params.paths.metrics, "crop.csv").read_text()
+    plot = Path(toy.params.paths.metrics, "download.csv").read_text()
     assert plot == "status,rows\nfiltered,2\nok,4\nremoved,1\n"
     out, err = capsys.readouterr()
-    assert "crop: 7 rows in" in out
+    assert "download: 7 rows in" in out
     assert "Loosen the filter" in out
     assert err == ""
 
@@ -102,13 +102,13 @@ def test_nothing_is_done_twice_and_the_manifest_has_the_same_bytes(
 ) -> None:
     toy.plan(a="ok", b="removed", c="network")
     toy.main()
-    first = storage.read_bytes(toy.params.paths.manifest("crop"))
+    first = storage.read_bytes(toy.params.paths.manifest("download"))
     toy.calls()
-    storage.remove(toy.params.paths.manifest("crop"))
+    storage.remove(toy.params.paths.manifest("download"))
     assert toy.main() == 3
     assert toy.calls() == []
     assert len(without_beam) == 1
-    assert storage.read_bytes(toy.params.paths.manifest("crop")) == first
+    assert storage.read_bytes(toy.params.paths.manifest("download")) == first
     assert "3 of 3 items were already done and kept." in capsys.readouterr().out
 
 
@@ -118,29 +118,29 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     toy.plan(a="ok", b="ok", c="stop", d="ok")
     assert toy.main() == 1
     assert exit_codes == [1]
-    assert not storage.exists(toy.params.paths.manifest("crop"))
+    assert not storage.exists(toy.params.paths.manifest("download"))
     assert toy.calls() == ["a", "b", "c"]
     toy.plan(a="ok", b="ok", c="ok", d="ok")
     assert toy.main() == 0
     assert toy.calls() == ["c", "d"]
-    again = storage.read_bytes(toy.params.paths.manifest("crop"))
+    again = storage.read_bytes(toy.params.paths.manifest("download"))
     for path in Path(toy.params.paths.work, "records").rglob("*.arrow"):
         path.unlink()
     toy.main()
-    assert storage.read_bytes(toy.params.paths.manifest("crop")) == again
+    assert storage.read_bytes(toy.params.paths.manifest("download")) == again
 
 
 def test_retry_redoes_the_statuses_asked_for_and_deferred_always(
     toy: Toy, without_beam: list[list[str]]
 ) -> None:
-    statuses = ("ok", "removed", "network", "throttled", "deferred", "filtered")
+    statuses = ("ok", "removed", "network", "throttled", "deferred", "excluded")
     toy.plan(**{status: status for status in statuses})
     toy.main()
     toy.calls()
     for words, redone in [
         ([], ["deferred"]),
         (["--retry", "removed"], ["removed", "deferred"]),
-        (["--retry", "removed,filtered"], ["removed", "deferred", "filtered"]),
+        (["--retry", "removed,excluded"], ["removed", "deferred", "excluded"]),
         (["--retry", "removed", "--retry", "network"], ["removed", "network", "deferred"]),
         (["--retry", "transient"], ["network", "throttled", "deferred"]),
         (["--retry", "failed"], ["removed", "network", "throttled", "deferred"]),
@@ -149,7 +149,7 @@ def test_retry_redoes_the_statuses_asked_for_and_deferred_always(
         assert toy.calls() == redone
     toy.plan(**dict.fromkeys(statuses, "ok"))
     toy.main("--retry", "failed")
-    assert Counter(status for _, status in toy.rows()) == {"ok": 5, "filtered": 1}
+    assert Counter(status for _, status in toy.rows()) == {"ok": 5, "excluded": 1}
 
 
 def test_an_unknown_status_to_retry_is_one_line(
@@ -160,6 +160,47 @@ def test_an_unknown_status_to_retry_is_one_line(
     assert capsys.readouterr().err.startswith("likeness: --retry: unknown status 'remved'; use ")
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("", "name statuses, transient or failed"),
+        (",", "name statuses, transient or failed"),
+        ("too_small", "download never gives too_small; pipelines.crop does"),
+        ("removed,no_face", "download never gives no_face; pipelines.landmarks does"),
+    ],
+)
+def test_a_retry_that_would_do_nothing_is_one_line(
+    toy: Toy,
+    without_beam: list[list[str]],
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    line: str,
+) -> None:
+    toy.plan(a="removed")
+    assert toy.main("--retry", words) == 2
+    assert capsys.readouterr().err == f"likeness: --retry: {line}\n"
+    assert without_beam == []
+
+
+def test_statuses_of_every_stage_and_groups_are_retried_by_all() -> None:
+    for stage in ("download", "crop", "landmarks", "shard"):
+        engine.check_given(stage, ["internal_error,transient", "failed"])
+    with pytest.raises(engine.UserError, match="crop never gives excluded; "):
+        engine.check_given("crop", ["excluded"])
+
+
+def test_the_catalog_is_told_of_its_own_key_and_of_no_retry() -> None:
+    for stage, there, absent in (
+        ("catalog", "catalog.max_bad allows (10%)", "--retry"),
+        ("crop", "crop.max_failed allows (10%)", "max_bad"),
+    ):
+        summary = engine.Summary(stage, "clips", Counter(ok=1, bad_annotation=1), rows=2)
+        code, why = engine.exit_status(summary, 0.1)
+        assert code == 3
+        assert there in why and absent not in why
+    assert "use --retry" in why
+
+
 def test_a_fault_of_a_worker_becomes_rows_and_exit_code_1(
     toy: Toy,
     without_beam: list[list[str]],
@@ -168,13 +209,13 @@ def test_a_fault_of_a_worker_becomes_rows_and_exit_code_1(
 ) -> None:
     toy.plan(a="ok", b=("raise", 2), c=("short", 2), d="ok")
     assert toy.main() == 1
-    table = manifest.read(toy.params.paths.manifest("crop")).to_pylist()
+    table = manifest.read(toy.params.paths.manifest("download")).to_pylist()
     assert [row["status"] for row in table] == ["ok", *["internal_error"] * 4, "ok"]
     assert table[1]["detail"] == "ValueError: cannot do b"
     assert table[3]["detail"] == "AssertionError: c: 2 rows in, 1 out"
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "likeness: crop: 4 rows hit a fault of Likeness itself; see `detail` in the manifest"
+        "likeness: download: 4 rows hit a fault of Likeness itself; see `detail` in the manifest"
     )
     assert list(Path(toy.params.paths.work, "tmp").iterdir()) == []
 
@@ -188,14 +229,14 @@ def test_failures_past_the_budget_exit_3_with_the_manifest_complete(
     assert toy.main() == 3
     assert len(toy.rows()) == 5
     (line,) = capsys.readouterr().err.splitlines()
-    assert "crop: 3 of 5 rows failed (60%), more than crop.max_failed allows (50%)" in line
+    assert "download: 3 of 5 rows failed (60%), more than download.max_failed allows (50%)" in line
 
 
 @pytest.mark.parametrize(
     ("behaviour", "words"),
     [
         ("stop", "toy: nothing more can be done"),
-        ("full", "crop: No space left on device while writing below"),
+        ("full", "download: No space left on device while writing below"),
     ],
 )
 def test_what_stops_a_stage_is_one_line(
@@ -210,7 +251,7 @@ def test_what_stops_a_stage_is_one_line(
     assert toy.main() == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"likeness: {words}")
-    assert not storage.exists(toy.params.paths.manifest("crop"))
+    assert not storage.exists(toy.params.paths.manifest("download"))
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"ARROW1", b"rubbish"])
@@ -233,7 +274,7 @@ def test_a_torn_record_is_never_a_traceback(
     toy.main()
     good = toy.record("a").read_bytes()
     toy.record("a").write_bytes(good[:at] + bytes(8) + good[at:][8:])
-    records = Records(toy.params.paths.work, "crop")
+    records = Records(toy.params.paths.work, "download")
     with contextlib.suppress(pa.ArrowInvalid):
         records.read(storage.digest("toy", "a"))
     toy.record("a").write_bytes(good[: len(good) // 2])
@@ -262,7 +303,7 @@ def test_a_record_that_vanishes_stops_the_stage(toy: Toy, monkeypatch: pytest.Mo
         engine.StopStage, match="the runner finished without a; run the stage again"
     ):
         engine.run(toy_stage.prepare(toy.params))
-    assert not storage.exists(toy.params.paths.manifest("crop"))
+    assert not storage.exists(toy.params.paths.manifest("download"))
 
 
 def test_work_in_an_object_store(
@@ -273,7 +314,7 @@ def test_work_in_an_object_store(
     job = toy_stage.prepare(params)
     assert engine.run(job).rows == 3
     assert engine.run(job).done_before == 2
-    assert len(manifest.read("memory://data/crops.parquet")) == 3
+    assert len(manifest.read("memory://data/downloads.parquet")) == 3
 
 
 @pytest.mark.parametrize("stage", ["download", "crop", "landmarks", "shard"])
@@ -335,13 +376,13 @@ def test_beam_runs_all_items_and_keeps_quiet(
     names = [f"item{n}" for n in range(12)]
     toy.plan(**{name: ("removed" if name == "item3" else "ok", 2) for name in names})
     toy.main()
-    alone = storage.read_bytes(toy.params.paths.manifest("crop"))
+    alone = storage.read_bytes(toy.params.paths.manifest("download"))
     toy.calls()
     params_file(make_params(beam={"options": options}, paths={"work": str(toy.folder / "other")}))
     done = toy.command()
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(toy.calls()) == sorted(names)
-    assert storage.read_bytes(toy.params.paths.manifest("crop")) == alone
+    assert storage.read_bytes(toy.params.paths.manifest("download")) == alone
 
 
 def test_beam_stops_with_the_worker_s_own_line(toy: Toy) -> None:
@@ -351,15 +392,39 @@ def test_beam_stops_with_the_worker_s_own_line(toy: Toy) -> None:
     assert done.stderr == "likeness: toy: the weights are missing\n"
 
 
-def test_an_unknown_runner_is_one_line(
+@pytest.mark.parametrize(
+    ("runner", "words"),
+    [
+        ("FlikRunner", "Beam has no runner 'FlikRunner'; did you mean 'FlinkRunner'?"),
+        ("x", "Beam has no runner 'x'; known: "),
+        ("no.such.Runner", "'no.such.Runner': No module named 'no'"),
+        ("pipelines.engine.run", "'pipelines.engine.run': run() missing 1 required positional"),
+        ("apache_beam.NoRunner", "'apache_beam.NoRunner': module 'apache_beam' has no attribute"),
+    ],
+)
+def test_an_unknown_runner_is_one_line_also_when_all_is_done(
     toy: Toy,
+    without_beam: list[list[str]],
     make_params: Callable[..., Params],
     params_file: Callable[[Params], str],
-    exit_codes: list[int],
     capfd: pytest.CaptureFixture[str],
+    runner: str,
+    words: str,
 ) -> None:
     toy.plan(a="ok")
-    params_file(make_params(beam={"runner": "NoSuchRunner"}))
-    assert toy.main() == 1
+    toy.main()
+    params_file(make_params(beam={"runner": runner}))
+    capfd.readouterr()
+    assert toy.main() == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("likeness: crop: the Beam runner NoSuchRunner failed: ")
+    assert line.startswith(f"likeness: beam.runner: {words}")
+
+
+@pytest.mark.parametrize("runner", ["FnApiRunner", "direct", "toy_stage.ToyRunner"])
+def test_runners_go_by_name_and_by_the_path_of_their_class(
+    runner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
+
+    monkeypatch.setattr(toy_stage, "ToyRunner", BundleBasedDirectRunner, raising=False)
+    engine.check_runner(runner)

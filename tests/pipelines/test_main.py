@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,18 @@ def test_before_anything_ran_every_stage_says_what_it_waits_for(
     for stage in overview.BEAM_STAGES:
         assert overview.outlook(params, stage).endswith("run the stage that writes it first")
         assert stage in out
+    for command in (*overview.TRAINING, *overview.TOOLS):
+        assert f" {command} " in out
+
+
+def test_all_stages_and_further_commands_are_there() -> None:
+    root = Path(overview.__file__).parents[1]
+    stages = re.findall(r"cmd: python -m (\S+)", (root / "dvc.yaml").read_text())
+    beam = [f"pipelines.{stage}" for stage in overview.BEAM_STAGES]
+    assert stages == ["pipelines.catalog", *beam, "pipelines.card", *overview.TRAINING]
+    for name in (*overview.TRAINING, *overview.TOOLS):
+        place = root.joinpath(*name.split("."))
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
 
 
 def test_the_outlook_follows_what_was_done(

@@ -69,6 +69,22 @@ def test_columns_have_distinct_names_and_a_row_is_told_by_required_ones(
     assert not schema.field("source").nullable
 
 
+def test_the_command_writes_the_readme_s_table_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- statuses: x -->\nold\n<!-- end -->\nb\n")
+    monkeypatch.setattr(schemas, "README", readme)
+    before = readme.read_text()
+    with pytest.raises(SystemExit, match="0"):
+        schemas.main(["--help"])
+    assert "table of statuses of README.md" in capsys.readouterr().out.replace("\n", " ")
+    assert readme.read_text() == before
+    assert schemas.main([]) == 0
+    assert capsys.readouterr().out == "wrote README.md\n"
+    assert readme.read_text() == before.replace("old", schemas.readme_table())
+
+
 def test_place_is_known_to_the_catalog_and_the_index_alone() -> None:
     with_place = [schema for schema in MANIFEST_SCHEMAS if "split" in schema.names]
     assert with_place == [schemas.CATALOG, schemas.INDEX]

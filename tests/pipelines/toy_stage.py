@@ -1,6 +1,6 @@
 """A stage whose items do as a file of theirs says, to see what the engine makes of it.
 
-Stands in for `crop`; a module of its own, so that Beam's worker processes can import it.
+Stands in for `download`; a module of its own, so that Beam's worker processes can import it.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ def prepare(params: Params) -> engine.Job:
         if name != "!"
     ]
     return engine.Job(
-        stage="crop",
+        stage="download",
         params=params,
         schema=SCHEMA,
         worker=ToyWorker(folder),
         items=items,
         unit="rows",
-        max_failed=params.crop.max_failed,
+        max_failed=params.download.max_failed,
         always_retry=frozenset({Status.DEFERRED}),
     )
 

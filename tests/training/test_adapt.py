@@ -198,8 +198,12 @@ def test_mistakes_are_one_line_and_exit_2(
         (("--frames", corpus / MONA, "--model", person), "is a person, not a model"),
         (("--frames", corpus / MONA, "--device", "warp"), "device warp"),
         (("--frames", corpus / MONA, corpus / MONA), "mona_lisa.jpg twice"),
+        (("--frames", corpus / MONA, "--variant", "ff", "--iterations", "3"), "ff takes none"),
+        (("--frames", corpus / MONA, "--iterations", "-4"), "iterations is -4"),
+        (("--frames", corpus / MONA, "-o", tmp_path / "me.mp4"), "ends in .safetensors"),
     ):
-        assert command(*words, "-o", out) == 2
+        given = words if "-o" in words else (*words, "-o", out)
+        assert command(*given) == 2
         err = capsys.readouterr().err
         assert why in err and err.count("\n") == 1
         assert not out.exists()

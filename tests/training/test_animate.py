@@ -217,7 +217,7 @@ def test_mistakes_are_one_line_and_exit_2(
         ((*usual, "--person", "x", "--variant", "ft"), "leave out --variant"),
         ((*usual, "--face", "4"), "no face 4"),
         ((*usual, "--model", tmp_path / "gone.safetensors"), "no such model"),
-        ((*usual, "--device", "warp"), "--device warp"),
+        ((*usual, "--device", "warp"), "device warp"),
     ):
         given = words if "-o" in words else (*words, "-o", out)
         assert command(*given) == 2, words

@@ -14,10 +14,12 @@ from tiny_setting import SETTING
 from tiny_shards import MakeShards, Shards
 
 from pipelines import storage
+from pipelines.errors import UserError
 from pipelines.params import Params
 from training import run as run_module
 from training import trained
 from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
+from training.meta_train import prepare
 from training.run import Run, plan
 from training.trainer import Worker
 
@@ -221,7 +223,25 @@ def test_k_larger_than_a_video_has_frames(shards: Shards) -> None:
     [stopped] = trained_events(run_of(shards, k=9, few_frames="error"))
     assert isinstance(stopped, Stopped) and "take a smaller K" in stopped.why
     [stopped] = trained_events(run_of(shards, k=50))
-    assert isinstance(stopped, Stopped) and "no video of split 'train' has 51 frames" in stopped.why
+    assert isinstance(stopped, Stopped) and "has the 51 frames of K = 50" in stopped.why
+
+
+def test_videos_that_are_left_out_are_told(make_shards: MakeShards) -> None:
+    shards = make_shards()
+    counts = [len(shards.open().index.frames_of(n)) for n in range(5)]
+    k = sorted(counts)[2] - 1  # of five videos, those with fewer frames than the middle one
+    few = sum(count < k + 1 for count in counts)
+    assert few
+    events = trained_events(run_of(shards, k=k, batch=2, epochs=1))
+    assert isinstance(events[0], Started) and events[0].videos == 5 - few
+    assert f"{few} of 5 videos store fewer than k + 1 = {k + 1} frames" in events[0].notes[0]
+
+
+def test_a_damaged_index_stops_before_ray_starts(shards: Shards) -> None:
+    params = params_of(shards)
+    Path(shards.index).write_bytes(Path(shards.index).read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"index.parquet is not a readable manifest .*rerun"):
+        prepare(params)
 
 
 def test_a_diverging_run_stops_and_says_what_to_do(shards: Shards) -> None:

@@ -94,3 +94,14 @@ def test_takedowns_in_the_forms_that_spreadsheets_write(tmp_path: Path) -> None:
 def test_a_missing_takedown_list_stops(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is missing; make it with the header line"):
         read_takedowns(str(tmp_path / "none.csv"))
+
+
+def test_a_line_that_takes_nothing_out_is_told_without_its_name(
+    tree: Path, build: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    build("person,id00002", "clip,id99006", "", "video,elsewhere9999")
+    said = capsys.readouterr().err
+    assert "takedowns.csv: lines 3, 5 take out nothing" in said and "kind and id right?" in said
+    assert "id99006" not in said and "elsewhere" not in said
+    build("person,id00002")
+    assert "take out nothing" not in capsys.readouterr().err

@@ -46,6 +46,18 @@ def test_an_unknown_backend_lists_the_known():
         detectors.load("dlib")
 
 
+@pytest.mark.parametrize("backend", ["mediapipe", "face_alignment"])
+def test_a_wrong_device_is_a_mistake_in_the_settings(make_params, params_file, capsys, backend):
+    from pipelines import landmarks
+
+    params = make_params(landmarks={"backend": backend, "device": "banana"})
+    assert landmarks.main(["--params", params_file(params)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("likeness: landmarks.device: ") and "'banana'" in line
+    for device in ("cpu", "cuda", "cuda:1"):
+        detectors.check_device("face_alignment", device)
+
+
 def test_share_inside_widens_the_box_and_ignores_nan():
     box = np.array([100, 100, 80, 80], np.float32)
     points = np.full((68, 2), 140, np.float32)

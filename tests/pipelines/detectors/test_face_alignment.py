@@ -13,6 +13,7 @@ from face_alignment.models import FAN  # noqa: E402
 
 from pipelines import detectors  # noqa: E402
 from pipelines.detectors import face_alignment as backend  # noqa: E402
+from pipelines.errors import UserError  # noqa: E402
 
 FAN_FILE, SFD_FILE = "2DFAN4-11f355bf06.pth.tar", "s3fd-619a316812.pth"
 
@@ -146,8 +147,9 @@ def test_a_device_that_is_not_there(seeded):
     if not torch.cuda.is_available():
         with pytest.raises(detectors.DetectorUnavailable, match="sees no GPU"):
             detectors.load("face_alignment", device="cuda")
-    with pytest.raises(detectors.DetectorUnavailable, match=r"landmarks\.device"):
-        detectors.load("face_alignment", device="gpu")
+    for name in ("gpu", "CUDA", "cuda:", "banana"):
+        with pytest.raises(UserError, match=r"landmarks\.device: .* none of cpu, cuda and cuda:N"):
+            detectors.load("face_alignment", device=name)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -12,6 +12,7 @@ cv2 = pytest.importorskip("cv2")
 
 from pipelines import detectors  # noqa: E402
 from pipelines.detectors.base import share_inside  # noqa: E402
+from pipelines.errors import UserError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +138,9 @@ def test_a_face_the_annotation_does_not_mean_is_still_reported(detector, astrona
 
 
 def test_other_devices_are_refused():
-    with pytest.raises(detectors.DetectorUnavailable, match=r"landmarks\.device"):
-        detectors.load("mediapipe", device="cuda")
+    for device in ("cuda", "banana"):
+        with pytest.raises(UserError, match=r"landmarks\.device: mediapipe runs on the CPU only"):
+            detectors.load("mediapipe", device=device)
 
 
 def test_only_the_chatter_of_mediapipe_is_kept_from_stderr():

@@ -58,3 +58,16 @@ def test_folders(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.Mo
     if os.getuid():  # root may write anywhere
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
         assert told(machine.folders(params))["paths.work"] == "fail"
+
+
+@pytest.mark.parametrize("name", ["data", "work", "metrics", "cards", "models", "results"])
+def test_every_folder_of_the_settings_is_tried(
+    make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    params = make_params(paths={name: str(closed / "inside")})
+    monkeypatch.setattr(
+        machine, "_refuses", lambda folder: "Permission denied" if folder == closed else ""
+    )
+    assert told(machine.folders(params))[f"paths.{name}"] == "fail"

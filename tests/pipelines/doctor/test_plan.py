@@ -137,6 +137,30 @@ def test_all_of_voxceleb2(
     assert "cpu hour $1" in said
     assert main([*words, "--workers", "0"]) == 2
     assert main([*words, "--price-gpu-hour", "-1"]) == 2
+    for number in ("nan", "inf"):
+        assert main([*words, "--samples-per-second", number]) == 2
+        assert main([*words, "--price-cpu-hour", number]) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--dataset", "voxceleb2-full"],
+        ["--workers", "2"],
+        ["--samples-per-second", "4"],
+        ["--price-cpu-hour", "1"],
+    ],
+)
+def test_what_belongs_to_the_plan_is_refused_without_it(
+    make_params: MakeParams,
+    params_file: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    assert main(["--params", params_file(make_params()), *words]) == 2
+    out, err = capsys.readouterr()
+    assert err == f"likeness: {words[0]}: only with --plan; add it\n"
+    assert out == ""
 
 
 def test_no_catalog_no_plan(make_params: MakeParams, params_file: Callable[..., str]) -> None:

@@ -57,9 +57,16 @@ def test_programs(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_
     assert told(software.javascript(youtube)) == {"javascript": "fail"}
     assert told(software.javascript(other)) == {"javascript": "ok"}
     program = tmp_path / "deno"
-    program.write_text("#!/bin/sh\necho deno 2.0\n")
-    program.chmod(0o755)
-    assert "deno 2.0" in lines(software.javascript(youtube))
+    for words, version in (
+        ("deno 2.0.1 (stable, release, x86_64)", "2.0.1"),
+        ("v22.1.0", "v22.1.0"),
+        ("ffmpeg version N-109468-gd39b Copyright", "N-109468-gd39b"),
+        ("a word or two", "a word or"),
+        ("", "runs"),
+    ):
+        program.write_text(f"#!/bin/sh\necho '{words}'\n")
+        program.chmod(0o755)
+        assert lines(software.javascript(youtube)).rstrip().endswith(f"deno: {version}")
     monkeypatch.setattr(shutil, "which", lambda _: str(tmp_path / "none"))
     assert told(software.ffmpeg(youtube)) == {"ffmpeg": "fail"}
     assert told(software.ffmpeg(other)) == {"ffmpeg": "warn"}

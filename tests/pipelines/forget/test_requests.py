@@ -50,6 +50,15 @@ def test_a_reason_is_one_plain_cell(tmp_path: Path, reason: str) -> None:
         ("person", "../x", "2026-11-23", "letters"),
         ("person", "", "2026-11-23", "letters"),
         ("person", "id1", "23.11.2026", "YYYY-MM-DD"),
+        (
+            "clip",
+            "id99006",
+            "2026-11-23",
+            "clip 'id99006': expected person_video_utterance; did you mean --person id99006",
+        ),
+        ("clip", "-abcdefghij", "2026-11-23", "did you mean --video -abcdefghij"),
+        ("clip", "id1/00001", "2026-11-23", "person_video_utterance"),
+        ("clip", "id1__", "2026-11-23", "person_video_utterance"),
     ],
 )
 def test_what_the_catalog_would_not_understand(kind: str, name: str, date: str, words: str) -> None:
@@ -71,3 +80,10 @@ def test_a_list(tmp_path: Path) -> None:
             requests.read_list(str(path), "2026-11-23", "")
     with pytest.raises(UserError, match="no such file"):
         requests.read_list(str(tmp_path / "none"), "2026-11-23", "")
+    with pytest.raises(UserError, match=f"--list {tmp_path}: is a folder"):
+        requests.read_list(str(tmp_path), "2026-11-23", "")
+
+
+@pytest.mark.parametrize("name", ["id1_-a_b--_00001", "id1/_a/00001", "a_b_c"])
+def test_a_clip_is_named_by_its_whole_key(name: str) -> None:
+    assert requests.request("clip", name, "2026-11-23", "").id == name.replace("/", "_")

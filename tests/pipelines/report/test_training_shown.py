@@ -136,6 +136,13 @@ def test_a_mistake_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_folder_is_no_output_and_is_refused_before_any_work(tmp_path, capsys):
+    words = ["--params", str(tmp_path / "nowhere.yaml"), "-o", str(tmp_path)]
+    assert command.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"likeness: -o {tmp_path}: is a folder")
+
+
 def test_neither_torch_nor_training_is_imported():
     script = (
         "import sys, pipelines.report.__main__, pipelines.report.compare\n"

@@ -207,4 +207,13 @@ def test_leaves_strangers_files_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["serve", str(tmp_path)]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
+    assert all(line.startswith("likeness: ") for line in errors)
     assert "pipelines.sample build" in errors[1]
+
+
+def test_a_demo_of_other_settings_is_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--params", str(tmp_path / "none.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("likeness: ")

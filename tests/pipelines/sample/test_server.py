@@ -161,6 +161,19 @@ def test_a_taken_port_is_one_line(
     assert "--port" in line
 
 
+def test_a_mistake_in_the_call_is_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, told in (
+        ([str(tmp_path / "none")], "no folder of videos at "),
+        ([str(tmp_path), "--fault", "x=418"], "--fault: unknown fault '418'"),
+        ([str(tmp_path), "--port", "99999"], "--port 99999: expected 0 to 65535"),
+    ):
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"likeness: {told}")
+
+
 def test_a_client_that_hangs_up_leaves_no_traceback(
     site: SampleServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
