@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +61,15 @@ def spread(episodes: Episodes, video: int, count: int) -> list[int]:
 
 
 def learn(learner: MetaLearner, episodes: Episodes, videos: list[int], steps: int) -> None:
-    """Every video once a step."""
+    """Every video once a step, until Ctrl-C at the latest."""
     started = time.perf_counter()
-    for step in range(steps):
-        losses = learner.step(collate([episodes[step, video] for video in videos]))
-        if step % 100 == 0 or step == steps - 1:
-            words = "  ".join(f"{name} {value:.2f}" for name, value in losses.items())
-            print(f"{step:5d} {time.perf_counter() - started:6.0f} s  {words}", flush=True)
+    with suppress(KeyboardInterrupt):
+        for step in range(steps):
+            losses = learner.step(collate([episodes[step, video] for video in videos]))
+            if step % 100 == 0 or step == steps - 1:
+                words = "  ".join(f"{name} {value:.2f}" for name, value in losses.items())
+                print(f"{step:5d} {time.perf_counter() - started:6.0f} s  {words}", flush=True)
+    print(f"learned for {learner.step_count} steps")
 
 
 def driven(learner: MetaLearner, sources: list[Shown], drivers: list[Shown]) -> list[list[Shown]]:
@@ -119,6 +122,13 @@ def main() -> int:
     index = args.data / "index.parquet"
     if not index.is_file():
         parser.error(f"--data {args.data}: no index.parquet there; name a rebuilt dataset")
+    instruments = Instruments(
+        Evaluate.model_validate(
+            {"detector": "mediapipe", "identity": {"mobilefacenet": {"url": args.mobilefacenet}}}
+        ),
+        torch.device(args.device),
+    )
+
     torch.manual_seed(0)
     try:
         episodes = Episodes(index, args.data / "shards", "train", args.k, args.size)
@@ -141,13 +151,6 @@ def main() -> int:
     )
     learn(learner, episodes, videos, args.steps)
 
-    instruments = Instruments(
-        Evaluate.model_validate(
-            {"detector": "mediapipe", "identity": {"mobilefacenet": {"url": args.mobilefacenet}}}
-        ),
-        learner.device,
-    )
-
     def shown(video: int, count: int) -> Shown:
         return read(episodes, episodes.videos[video], spread(episodes, video, count))
 
@@ -159,13 +162,12 @@ def main() -> int:
     made = driven(learner, [shown(video, args.k) for video in videos], drivers)
     seen = [[see(one) for one in row] for row in made]
 
-    errors = [
-        [
-            float(np.nanmean(motion.landmark_error(one.points, real[d].reference, align=p != d)))
-            for d, one in enumerate(row)
-        ]
-        for p, row in enumerate(seen)
-    ]
+    def error(one: Seen, person: int, driver: int) -> float:
+        points, reference = one.points, real[driver].reference
+        every = motion.landmark_error(points, reference, align=person != driver)
+        return float(every[np.isfinite(every)].mean()) if np.isfinite(every).any() else np.nan
+
+    errors = [[error(one, p, d) for d, one in enumerate(row)] for p, row in enumerate(seen)]
     found = [[100 * float(motion.found(one.points).mean()) for one in row] for row in seen]
     (metric,) = instruments.identities
     known = np.stack([one.embeddings[metric].mean(0) for one in real])
