@@ -162,12 +162,12 @@ def main() -> int:
     made = driven(learner, [shown(video, args.k) for video in videos], drivers)
     seen = [[see(one) for one in row] for row in made]
 
-    def error(one: Seen, person: int, driver: int) -> float:
+    def apart(one: Seen, person: int, driver: int) -> float:
         points, reference = one.points, real[driver].reference
         every = motion.landmark_error(points, reference, align=person != driver)
         return float(every[np.isfinite(every)].mean()) if np.isfinite(every).any() else np.nan
 
-    errors = [[error(one, p, d) for d, one in enumerate(row)] for p, row in enumerate(seen)]
+    errors = [[apart(one, p, d) for d, one in enumerate(row)] for p, row in enumerate(seen)]
     found = [[100 * float(motion.found(one.points).mean()) for one in row] for row in seen]
     (metric,) = instruments.identities
     known = np.stack([one.embeddings[metric].mean(0) for one in real])
