@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# As `training` sets it, here before any test has loaded torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 CORPUS = Path(__file__).resolve().parents[1] / "../shared/corpus"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from pipelines.detectors.base import Detector, DetectorUnavailable, Landmarks, check_device
@@ -27,6 +28,9 @@ def load(backend: str, device: str = "cpu", batch_size: int = 16) -> Detector:
     if backend not in BACKENDS:
         raise ValueError(f"unknown landmark backend {backend!r}; known: {', '.join(BACKENDS)}")
     class_name, remedy = BACKENDS[backend]
+    # Before torch is loaded: several workers share a machine, and threads that spin where they
+    # wait for each other starve them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         module = import_module(f"pipelines.detectors.{backend}")
         detector: Detector = getattr(module, class_name)(device=device, batch_size=batch_size)

