@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import engine, progress, storage
+from pipelines import progress, storage
 from pipelines.command import arguments, guarded
 from pipelines.errors import UserError, nearest
 from pipelines.manifest import ROW_GROUP, ManifestWriter
@@ -35,6 +35,7 @@ from pipelines.schemas import BOX, CATALOG, Status
 from pipelines.sources import READERS
 from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
+from pipelines.summary import Summary, exit_status, write_metrics
 
 STAGE = "catalog"
 
@@ -278,10 +279,10 @@ def _boxes(values: Sequence[object]) -> pa.Array:
     )
 
 
-def build(params: Params) -> engine.Summary:
+def build(params: Params) -> Summary:
     """Write catalog.parquet. Raises UserError where a source or takedowns.csv is unusable."""
     started = time.monotonic()
-    summary = engine.Summary(STAGE, "clips")
+    summary = Summary(STAGE, "clips")
     takedowns = read_takedowns(params.catalog.takedowns)
     met: set[str] = set()
     with (
@@ -305,7 +306,7 @@ def build(params: Params) -> engine.Summary:
     summary.cpu_seconds = usage.ru_utime + usage.ru_stime
     summary.peak_mib = usage.ru_maxrss / 1024
     summary.seconds = time.monotonic() - started
-    engine.write_metrics(params, summary)
+    write_metrics(params, summary)
     if idle := sorted(line for name, line in takedowns.lines.items() if name not in met):
         # By its line: the names of those who were taken out stay out of logs.
         progress.complain(
@@ -353,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         params = load(options.params)
         summary = build(params)
         progress.show_summary(summary)
-        code, why = engine.exit_status(summary, params.catalog.max_bad)
+        code, why = exit_status(summary, params.catalog.max_bad)
         if why:
             progress.complain(why)
         return code

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pipelines import engine, manifest, storage
 from pipelines.download import video_name
 from pipelines.errors import StopStage, clean_detail
+from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
 from pipelines.schemas import CROPS, IDENTITY, Status
@@ -71,11 +72,11 @@ class CropWorker:
         self._catalog = ManifestReader(paths.manifest("catalog"), CLIP_COLUMNS)
         self._videos = _videos(self._params)
 
-    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """The rows of clips that could not be cut."""
         return _table([_row(clip, status, detail) for clip in self._clips(item)])
 
-    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+    def process(self, item: Item, scratch: Path) -> pa.Table:
         """Cut the clips of one video and publish them."""
         clips = self._clips(item)
         rows: dict[str, Row] = {}
@@ -95,7 +96,7 @@ class CropWorker:
                     rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, words, **known)
         return _table([rows[_clip_id(clip)] for clip in clips])
 
-    def _clips(self, item: engine.Item) -> list[Row]:
+    def _clips(self, item: Item) -> list[Row]:
         return [
             row
             for span in item.spans
@@ -119,7 +120,7 @@ class CropWorker:
             yield here, video, clips
 
     def _cut(
-        self, item: engine.Item, path: Path, video: Row, clips: list[Row], scratch: Path
+        self, item: Item, path: Path, video: Row, clips: list[Row], scratch: Path
     ) -> dict[str, Row]:
         by_key = {_clip_id(clip): clip for clip in clips}
         rows: dict[str, Row] = {}
@@ -149,7 +150,7 @@ class CropWorker:
             facts["sha256"] = storage.sha256(path)
         return {f"source_{name}": value for name, value in facts.items()}
 
-    def _publish(self, item: engine.Item, clip: Row, result: ClipResult, source: Row) -> Row:
+    def _publish(self, item: Item, clip: Row, result: ClipResult, source: Row) -> Row:
         if result.status != Status.OK or result.path is None:
             return _row(clip, result.status, clean_detail(result.detail), **source)
         name = storage.digest(item.fingerprint, _clip_id(clip))
@@ -229,18 +230,18 @@ def _had_its_video(rows: pa.Table) -> bool:
     return not pc.any(pc.and_(missing, pc.is_valid(rows["source_sha256"]))).as_py()
 
 
-def prepare(params: Params) -> engine.Job:
+def prepare(params: Params) -> Job:
     """One item per video that has clips to cut."""
     videos = _videos(params)
     settings = settings_of(params)
     catalog = ManifestReader(params.paths.manifest("catalog"), CLIP_COLUMNS)
-    items: dict[str, engine.Item] = {}
+    items: dict[str, Item] = {}
     for start, rows in catalog.groups(["source", "person", "video"]):
         clips = rows.filter(pc.equal(rows["status"], "ok"))
         if not len(clips):
             continue
         name = video_name(clips.slice(0, 1).to_pylist()[0])
-        span = engine.Span(start, start + len(rows), len(clips))
+        span = Span(start, start + len(rows), len(clips))
         if (item := items.get(name)) is not None:
             # Another person or source has clips in this video: the same decode cuts them.
             fingerprint = storage.digest(item.fingerprint, *content(clips))
@@ -261,8 +262,8 @@ def prepare(params: Params) -> engine.Job:
             video["sha256"],
             *content(clips),
         )
-        items[name] = engine.Item(name, fingerprint, *span)
-    return engine.Job(
+        items[name] = Item(name, fingerprint, *span)
+    return Job(
         stage=STAGE,
         params=params,
         schema=CROPS,

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipelines import engine, storage
 from pipelines.errors import UserError, clean_detail, conceal, redact
+from pipelines.job import Item, Job
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
 from pipelines.schemas import DOWNLOADS, PLAIN_NAME, Status
@@ -54,15 +55,15 @@ class DownloadWorker:
         conceal(self._secrets.values())
         self._catalog = ManifestReader(self._params.paths.manifest("catalog"), COLUMNS)
 
-    def _input(self, item: engine.Item) -> Row:
+    def _input(self, item: Item) -> Row:
         row: Row = self._catalog.rows(item.start, item.start + 1).to_pylist()[0]
         return row
 
-    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """The row of a video that could not be fetched."""
         return _row(self._input(item), status, detail)
 
-    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+    def process(self, item: Item, scratch: Path) -> pa.Table:
         """Fetch, probe and publish one video."""
         video = self._input(item)
         if video["status"] == Status.EXCLUDED:
@@ -105,7 +106,7 @@ class DownloadWorker:
         shutil.rmtree(parts, ignore_errors=True)
         return row
 
-    def _ready(self, item: engine.Item) -> pa.Table:
+    def _ready(self, item: Item) -> pa.Table:
         """The row of a video whose crops are on disk already: nothing to fetch."""
         clips = self._catalog.rows(item.start, item.stop).to_pylist()
         digests, total = [], 0
@@ -121,10 +122,10 @@ class DownloadWorker:
             clips[0], Status.OK, "", origin="local", bytes=total, sha256=storage.digest(*digests)
         )
 
-    def _home(self, item: engine.Item) -> str:
+    def _home(self, item: Item) -> str:
         return f"videos/{item.fingerprint[:2]}/{item.fingerprint[:16]}"
 
-    def _published(self, item: engine.Item) -> tuple[str, str] | None:
+    def _published(self, item: Item) -> tuple[str, str] | None:
         folder, _, stem = self._home(item).rpartition("/")
         for name in storage.names(storage.join(self._params.paths.work, folder)):
             if name.startswith(stem + "-"):
@@ -132,7 +133,7 @@ class DownloadWorker:
                 return origin, storage.join(self._params.paths.work, folder, name)
         return None
 
-    def _parts(self, item: engine.Item, scratch: Path) -> Path:
+    def _parts(self, item: Item, scratch: Path) -> Path:
         work = self._params.paths.work
         if not storage.is_local(work):
             return scratch / "parts"
@@ -195,10 +196,10 @@ def _sizes(params: Params, wanted: list[tuple[int, Row]]) -> Iterator[object]:
             yield row["media"], storage.size(url) if storage.exists(url) else None
 
 
-def prepare(params: Params) -> engine.Job:
+def prepare(params: Params) -> Job:
     """One item per video of the catalog that is wanted or was taken out."""
     settings = params.download
-    items: dict[str, engine.Item] = {}
+    items: dict[str, Item] = {}
     catalog = ManifestReader(params.paths.manifest("catalog"), COLUMNS)
     for start, rows in catalog.groups(["source", "person", "video"]):
         wanted = [
@@ -226,8 +227,8 @@ def prepare(params: Params) -> engine.Job:
             settings.max_height,
             *_sizes(params, wanted),
         )
-        items[name] = engine.Item(name, fingerprint, first, stop, 1)
-    return engine.Job(
+        items[name] = Item(name, fingerprint, first, stop, 1)
+    return Job(
         stage=STAGE,
         params=params,
         schema=DOWNLOADS,

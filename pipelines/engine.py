@@ -1,4 +1,4 @@
-"""Runs a stage on Beam: the only place that builds Beam options.
+"""Runs a stage: what is not done yet goes to Beam, and the manifest comes from the records.
 
 A stage is a list of *items* (a video with its clips, or a shard) and a worker that turns an
 item into manifest rows. Beam elements are items, never pixels. A finished item leaves a
@@ -11,281 +11,24 @@ another number of rows than its input, stops the stage.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import resource
 import time
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 
-from pipelines import progress
+from pipelines import progress, storage
+from pipelines.command import arguments, guarded
+from pipelines.errors import StopStage, UserError
+from pipelines.job import Item, Job
+from pipelines.manifest import ManifestWriter
+from pipelines.params import Params, load
+from pipelines.records import Records, statuses_of
+from pipelines.runner import check_runner, run_items
+from pipelines.schemas import STATUS, Status, parse_statuses
+from pipelines.summary import Summary, exit_status, write_metrics
 
-progress.mute_import_chatter()
-
-import apache_beam as beam  # noqa: E402
-import grpc  # type: ignore[import-untyped]  # noqa: E402
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions  # noqa: E402
-from apache_beam.runners.runner import create_runner  # noqa: E402
-
-from pipelines import storage  # noqa: E402
-from pipelines.attend import WorkerLost, attend  # noqa: E402
-from pipelines.command import (  # noqa: E402
-    EXIT_BUDGET,
-    EXIT_OK,
-    EXIT_STOPPED,
-    arguments,
-    guarded,
-)
-from pipelines.errors import (  # noqa: E402
-    FATAL_ERRNOS,
-    StopStage,
-    UserError,
-    clean_detail,
-    nearest,
-    redact,
-)
-from pipelines.manifest import ManifestWriter  # noqa: E402
-from pipelines.params import Params, load  # noqa: E402
-from pipelines.records import Records  # noqa: E402
-from pipelines.schemas import FAILURES, STATUS, Status, parse_statuses  # noqa: E402
-
-LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
 RETRY_GROUPS = {"transient", "failed"}
-
-
-class Span(NamedTuple):
-    """Rows [start, stop) of the stage's input manifest, and the manifest rows they come out as."""
-
-    start: int
-    stop: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One unit of work: rows [start, stop) of the stage's input manifest."""
-
-    name: str
-    fingerprint: str
-    """Digest of everything that decides the item's rows: inputs, params, kernel version."""
-    start: int
-    stop: int
-    rows: int
-    """Manifest rows that [start, stop) comes out as."""
-    also: tuple[Span, ...] = ()
-    """Further spans, later in the input: a video's clips of another person or source."""
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """All its spans, in the order of the input and of the rows it comes out as."""
-        return Span(self.start, self.stop, self.rows), *self.also
-
-    @property
-    def total(self) -> int:
-        """Manifest rows it must come out as."""
-        return sum(span.rows for span in self.spans)
-
-
-class Worker(Protocol):
-    """Turns items into manifest rows. Pickled to Beam's workers; `setup` runs once in each."""
-
-    threads: int
-
-    def setup(self) -> None:
-        """Load models, open manifests."""
-
-    def process(self, item: Item, scratch: Path) -> pa.Table:
-        """The rows of one item. Any exception not for people becomes INTERNAL_ERROR rows."""
-
-    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
-        """The rows of an item that could not be processed."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A stage made ready to run."""
-
-    stage: str
-    params: Params
-    schema: pa.Schema
-    worker: Worker
-    items: Sequence[Item]
-    unit: str
-    max_failed: float
-    always_retry: frozenset[Status] = frozenset()
-    """Statuses taken up again on every run, asked or not."""
-    folder: str | None = None
-    """Where in the work folder the rows' `path` lies: a file gone from it is made again."""
-    is_done: Callable[[pa.Table], bool] | None = None
-    """Further checks that what a record speaks of still holds."""
-    finish: Callable[[], None] | None = None
-    """Runs after the manifest is complete."""
-
-    @property
-    def manifest(self) -> str:
-        return self.params.paths.manifest(self.stage)
-
-
-@dataclass
-class Summary:
-    """What a run of a stage did."""
-
-    stage: str
-    unit: str
-    statuses: Counter[str] = field(default_factory=Counter)
-    rows: int = 0
-    items: int = 0
-    done_before: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    peak_mib: float = 0.0
-    slowest: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def failed(self) -> int:
-        return sum(n for status, n in self.statuses.items() if status in FAILURES)
-
-
-# --- the Beam side ---------------------------------------------------------------------------
-
-
-class ProcessItems(beam.DoFn):  # type: ignore[misc]
-    """Runs the worker over a batch of items and leaves a record for each."""
-
-    def __init__(self, stage: str, worker: Worker, work: str, reports: str | None) -> None:
-        self._stage, self._worker, self._work, self._reports = stage, worker, work, reports
-
-    def setup(self) -> None:
-        self._reporter = progress.Reporter(self._reports)
-        self._records = Records(self._work, self._stage)
-        try:
-            self._worker.setup()
-        except (StopStage, UserError) as stop:
-            self._reporter.stop(str(stop))
-            raise
-
-    def process(self, batch: Sequence[Item]) -> Iterator[tuple[str, int]]:
-        try:
-            if self._worker.threads == 1 or len(batch) == 1:
-                for item in batch:
-                    yield from self._one(item)
-            else:
-                with ThreadPoolExecutor(self._worker.threads) as pool:
-                    for counts in pool.map(self._one, batch):
-                        yield from counts
-        except (StopStage, UserError) as stop:
-            self._reporter.stop(str(stop))
-            raise
-
-    def _one(self, item: Item) -> list[tuple[str, int]]:
-        started = time.monotonic()
-        try:
-            with storage.scratch_folder(self._work) as scratch:
-                rows = self._worker.process(item, scratch)
-                if len(rows) != item.total:
-                    raise AssertionError(f"{item.name}: {item.total} rows in, {len(rows)} out")
-                seconds = time.monotonic() - started
-                self._records.write(item.fingerprint, rows, seconds, scratch)
-        except (StopStage, UserError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
-                what = error.strerror or error
-                where = Path(error.filename).parent if error.filename else f"below {self._work}"
-                raise StopStage(f"{self._stage}: {what} while writing {where}") from error
-            words = redact(traceback.format_exc())
-            logging.getLogger(__name__).error("%s: %s", item.name, words)
-            detail = clean_detail(f"{type(error).__name__}: {error}")
-            rows = self._worker.blame(item, Status.INTERNAL_ERROR, detail)
-            self._records.write(item.fingerprint, rows, time.monotonic() - started)
-        statuses = Counter(_statuses(rows))
-        self._reporter.item(statuses)
-        for status, count in statuses.items():
-            beam.metrics.Metrics.counter(self._stage, status).inc(count)
-        return list(statuses.items())
-
-
-def check_runner(name: str) -> None:
-    """Raises UserError where Beam has no runner of that name; a dotted path names a class."""
-    try:
-        create_runner(name)  # what beam.Pipeline does first; runners start nothing before `run`
-    except ValueError:
-        known = StandardOptions.KNOWN_RUNNER_NAMES
-        hint = nearest(name, known) or f"; known: {', '.join(known)}"
-        raise UserError(f"beam.runner: Beam has no runner {name!r}{hint}") from None
-    except Exception as error:  # noqa: BLE001 - a path leads anywhere, classes raise anything
-        raise UserError(f"beam.runner: {name!r}: {clean_detail(error)}") from None
-
-
-def _options(params: Params) -> PipelineOptions:
-    options = dict(params.beam.options)
-    return PipelineOptions(flags=[], runner=params.beam.runner, **options)
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Keep the local runner's servers to this machine.
-
-    Beam lets them listen on every address for its workers, who are all here; whoever else asks
-    would be handed the pipeline, params and all.
-    """
-    make = grpc.server
-
-    def server(*arguments: Any, **options: Any) -> Any:
-        made = make(*arguments, **options)
-        bind = made.add_insecure_port
-        made.add_insecure_port = lambda address: bind(address.replace("[::]", "localhost"))
-        return made
-
-    grpc.server = server
-    try:
-        yield
-    finally:
-        grpc.server = make
-
-
-def _run_pipeline(job: Job, pending: Sequence[Item]) -> None:
-    local = job.params.beam.runner in LOCAL_RUNNERS
-    rows = sum(item.total for item in pending)
-    work = job.params.paths.work
-    with progress.watch(job.stage, job.unit, rows, local) as reports:
-        size = job.worker.threads * 4 if job.worker.threads > 1 else 1
-        batches = [list(pending[i : i + size]) for i in range(0, len(pending), size)]
-        process = beam.ParDo(ProcessItems(job.stage, job.worker, work, reports))
-        try:
-            pipeline = beam.Pipeline(options=_options(job.params))
-            _ = (
-                pipeline
-                | "Items" >> beam.Create(batches, reshuffle=False)
-                | "Spread" >> beam.Reshuffle()
-                | job.stage.capitalize() >> process
-            )
-            with _on_loopback():
-                attend(lambda: pipeline.run().wait_until_finish())
-        except (WorkerLost, KeyboardInterrupt) as lost:
-            why = f"{job.stage}: {lost}; finished items are kept, run the stage again"
-            progress.Reporter(reports).stop(why)
-            if isinstance(lost, KeyboardInterrupt):
-                raise
-            raise StopStage(why) from None
-        except Exception as error:
-            raise StopStage(progress.stop_reason(reports) or _beam_words(job, error)) from error
-
-
-def _beam_words(job: Job, error: Exception) -> str:
-    last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    return f"{job.stage}: the Beam runner {job.params.beam.runner} failed: {clean_detail(last)}"
-
-
-# --- the driver ------------------------------------------------------------------------------
 
 
 def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
@@ -306,7 +49,7 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
             rows, _ = read()
         except (pa.ArrowInvalid, OSError):
             return False
-        if again and not again.isdisjoint(_statuses(rows)):
+        if again and not again.isdisjoint(statuses_of(rows)):
             return False
         if job.folder and not files.issuperset(_names(rows, job.folder)):
             return False
@@ -321,13 +64,6 @@ def _names(rows: pa.Table, folder: str) -> Iterator[str]:
     for path in rows.column("path").to_pylist():
         if path is not None and path.startswith(f"{folder}/"):
             yield path.rpartition("/")[2]
-
-
-def _statuses(rows: pa.Table) -> list[str]:
-    """The rows' statuses; a manifest without that column (the index) holds only good rows."""
-    if "status" not in rows.column_names:
-        return [Status.OK] * len(rows)
-    return cast("list[str]", rows.column("status").to_pylist())
 
 
 def _write_manifest(job: Job, summary: Summary) -> None:
@@ -346,7 +82,7 @@ def _write_manifest(job: Job, summary: Summary) -> None:
             rows, seconds = _read_whole(job, records, item, read)
             rows = rows.slice(first, span.rows)
             writer.write(rows)
-            summary.statuses.update(_statuses(rows))
+            summary.statuses.update(statuses_of(rows))
             if not first:
                 times = sorted([*times, (seconds, item.name)], reverse=True)[:20]
         summary.rows = writer.rows
@@ -389,7 +125,7 @@ def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:
     summary = Summary(job.stage, job.unit, items=len(job.items))
     summary.done_before = len(job.items) - len(pending)
     if pending:
-        _run_pipeline(job, pending)
+        run_items(job, pending)
     _write_manifest(job, summary)
     if job.finish:
         job.finish()
@@ -406,49 +142,6 @@ def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:
 def _cpu_seconds() -> float:
     usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
-
-
-def write_metrics(params: Params, summary: Summary) -> None:
-    """metrics/<stage>.json for `dvc metrics`, and the status counts as a plot's data."""
-    metrics = {
-        "rows": summary.rows,
-        "ok": summary.statuses[Status.OK],
-        "failed": summary.failed,
-        "statuses": dict(sorted(summary.statuses.items())),
-        "items": summary.items,
-        "items_done_before": summary.done_before,
-        "seconds": round(summary.seconds, 2),
-        "cpu_seconds": round(summary.cpu_seconds, 2),
-        "rows_per_second": round(summary.rows / max(summary.seconds, 1e-9), 2),
-        "peak_mib": round(summary.peak_mib),
-        "slowest": summary.slowest,
-    }
-    folder = params.paths.metrics
-    text = json.dumps(metrics, indent=1) + "\n"
-    storage.write_bytes(storage.join(folder, f"{summary.stage}.json"), text.encode())
-    plot = "status,rows\n" + "".join(f"{s},{n}\n" for s, n in sorted(summary.statuses.items()))
-    storage.write_bytes(storage.join(folder, f"{summary.stage}.csv"), plot.encode())
-
-
-def exit_status(summary: Summary, max_failed: float) -> tuple[int, str]:
-    """Exit code and, when it is not 0, the one line that says why."""
-    if broken := summary.statuses[Status.INTERNAL_ERROR]:
-        return EXIT_STOPPED, (
-            f"{summary.stage}: {broken} {summary.unit} hit a fault of Likeness itself; "
-            "see `detail` in the manifest"
-        )
-    share = summary.failed / summary.rows if summary.rows else 0.0
-    if share > max_failed:
-        # The catalog is no Beam stage: it reads everything anew and has no --retry.
-        key, again = ("max_failed", "use --retry")
-        if summary.stage == "catalog":
-            key, again = ("max_bad", "run the catalog again")
-        return EXIT_BUDGET, (
-            f"{summary.stage}: {summary.failed} of {summary.rows} {summary.unit} failed "
-            f"({share:.0%}), more than {summary.stage}.{key} allows ({max_failed:.0%}); "
-            f"the manifest is complete: mend the cause and {again}, or raise the budget"
-        )
-    return EXIT_OK, ""
 
 
 # --- command line ----------------------------------------------------------------------------
@@ -503,8 +196,3 @@ def main(prepare: Callable[[Params], Job], doc: str, argv: Sequence[str] | None 
         return code
 
     return guarded(command)
-
-
-def remedy(status: str) -> str:
-    """What a person does about a status."""
-    return STATUS[Status(status)].remedy

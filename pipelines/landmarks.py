@@ -20,6 +20,7 @@ from av.error import FFmpegError
 from pipelines import clips, detectors, engine, quality, storage
 from pipelines.detectors.base import DetectorUnavailable
 from pipelines.errors import StopStage, clean_detail
+from pipelines.job import Item, Job
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
 from pipelines.schemas import IDENTITY, LANDMARKS, Status
@@ -63,15 +64,15 @@ class LandmarkWorker:
             raise StopStage(f"landmarks: {error}") from error
         self._crops = ManifestReader(self._params.paths.manifest("crop"), CROP_COLUMNS)
 
-    def _clips(self, item: engine.Item) -> list[Row]:
+    def _clips(self, item: Item) -> list[Row]:
         rows = self._crops.rows(item.start, item.stop).to_pylist()
         return [row for row in rows if row["status"] == Status.OK]
 
-    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """The rows of clips that could not be looked at."""
         return _table([self._row(clip, status, detail) for clip in self._clips(item)])
 
-    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+    def process(self, item: Item, scratch: Path) -> pa.Table:
         """Detect, measure and judge the clips of one video."""
         return _table([self._clip(clip, scratch) for clip in self._clips(item)])
 
@@ -123,7 +124,7 @@ def _table(rows: list[Row]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LANDMARKS)
 
 
-def prepare(params: Params) -> engine.Job:
+def prepare(params: Params) -> Job:
     """One item per video that has crops."""
     own = params.landmarks
     # Here, not in a worker alone: what a worker raises stops the stage (1), this is a mistake (2).
@@ -143,8 +144,8 @@ def prepare(params: Params) -> engine.Job:
             ok.select([*IDENTITY, "path", "sha256", "face_boxes"]).to_pylist(),
         )
         name = f"{first['person']}/{first['video']}"
-        items.append(engine.Item(name, fingerprint, start, start + len(rows), len(ok)))
-    return engine.Job(
+        items.append(Item(name, fingerprint, start, start + len(rows), len(ok)))
+    return Job(
         stage=STAGE,
         params=params,
         schema=LANDMARKS,

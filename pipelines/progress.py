@@ -33,9 +33,10 @@ from rich.progress import (
 from rich.table import Table
 
 from pipelines.errors import printable
+from pipelines.schemas import STATUS, Status
 
 if TYPE_CHECKING:
-    from pipelines.engine import Summary
+    from pipelines.summary import Summary
 
 STOP_FILE = "stop"
 _HELD = 1.0
@@ -252,15 +253,13 @@ def say(text: str) -> None:
 
 def show_summary(summary: Summary) -> None:
     """The final table of a stage."""
-    from pipelines.engine import remedy
-
     table = Table()
     table.add_column("status")
     table.add_column(summary.unit, justify="right")
     table.add_column("share", justify="right")
     table.add_column("what to do", overflow="fold")
     for status, n in sorted(summary.statuses.items(), key=lambda pair: (pair[0] != "ok", -pair[1])):
-        advice = "" if status == "ok" else remedy(status)
+        advice = "" if status == "ok" else STATUS[Status(status)].remedy
         table.add_row(status, str(n), f"{n / max(summary.rows, 1):.1%}", advice)
     say(
         f"{summary.stage}: {summary.rows} {summary.unit} in {summary.seconds:.1f} s "

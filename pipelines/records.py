@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
 from pipelines import storage
+from pipelines.schemas import Status
 
 REMOTE_READS = 32
 """Requests to an object store under way at once."""
@@ -67,3 +69,10 @@ class Records:
         except (OSError, KeyError, TypeError, ValueError) as error:  # a torn body may be any
             raise pa.ArrowInvalid(f"damaged record: {error}") from error
         return table.replace_schema_metadata(None), seconds
+
+
+def statuses_of(rows: pa.Table) -> list[str]:
+    """The rows' statuses; a manifest without that column (the index) holds only good rows."""
+    if "status" not in rows.column_names:
+        return [Status.OK] * len(rows)
+    return cast("list[str]", rows.column("status").to_pylist())

@@ -23,6 +23,7 @@ from PIL import Image
 
 from pipelines import clips, engine, storage
 from pipelines.errors import StopStage, UserError
+from pipelines.job import Item, Job
 from pipelines.manifest import ROW_GROUP, ManifestReader, ManifestWriter
 from pipelines.params import Params
 from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, PLAIN_NAME, Status
@@ -157,7 +158,7 @@ def _portions(counts: dict[str, int]) -> Iterator[list[str]]:
         yield names
 
 
-def prepare(params: Params) -> engine.Job:
+def prepare(params: Params) -> Job:
     """One item per tar."""
     work = params.paths.work
     with storage.scratch_folder(work) as scratch:
@@ -168,7 +169,7 @@ def prepare(params: Params) -> engine.Job:
     items = []
     for name, start, stop, content in shards:
         fingerprint = storage.digest(STAGE, VERSION, *settings, name, content)
-        items.append(engine.Item(name, fingerprint, start, stop, stop - start))
+        items.append(Item(name, fingerprint, start, stop, stop - start))
     wanted = {item.name for item in items}
 
     def finish() -> None:
@@ -181,7 +182,7 @@ def prepare(params: Params) -> engine.Job:
                     storage.remove(storage.join(folder, name))
         storage.remove(storage.join(work, plan))
 
-    return engine.Job(
+    return Job(
         stage=STAGE,
         params=params,
         schema=INDEX,
@@ -243,11 +244,11 @@ class ShardWorker:
         """Open the plan."""
         self._plan = ManifestReader(self._plan_url)
 
-    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """A tar is whole or not there: no row can stand for a part of it."""
         raise StopStage(f"shard: {item.name}: {status}: {detail}")
 
-    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+    def process(self, item: Item, scratch: Path) -> pa.Table:
         """Write the tar of one shard and index its members."""
         path = scratch / f"{item.name}.tar"
         rows: list[Row] = []

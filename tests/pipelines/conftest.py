@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from pipelines import command, engine, storage
+from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
+from pipelines.runner import ProcessItems
 
 MakeParams = Callable[..., Params]
 MakeVideo = Callable[..., Path]
@@ -102,15 +104,15 @@ def without_beam(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Run stages in a plain loop; the list gathers the names of the items of each run."""
     runs: list[list[str]] = []
 
-    def run(job: engine.Job, pending: Sequence[engine.Item]) -> None:
+    def run(job: Job, pending: Sequence[Item]) -> None:
         runs.append([item.name for item in pending])
-        step = engine.ProcessItems(job.stage, job.worker, job.params.paths.work, None)
+        step = ProcessItems(job.stage, job.worker, job.params.paths.work, None)
         step.setup()
         size = job.worker.threads * 4
         for at in range(0, len(pending), size):
             list(step.process(pending[at : at + size]))
 
-    monkeypatch.setattr(engine, "_run_pipeline", run)
+    monkeypatch.setattr(engine, "run_items", run)
     return runs
 
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import crop, engine, manifest, storage
+from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
 from pipelines.records import Records
@@ -33,12 +34,12 @@ def test_clips_wait_for_a_video_that_was_once_there(table: pa.Table, done: bool)
 
 def test_a_file_gone_from_the_work_folder_is_made_again(make_params: Callable[..., Params]) -> None:
     params = make_params()
-    job = engine.Job(
+    job = Job(
         stage="crop",
         params=params,
         schema=CROPS,
         worker=crop.CropWorker(params),
-        items=[engine.Item("a", "0" * 64, 0, 1, 1), engine.Item("b", "1" * 64, 1, 2, 1)],
+        items=[Item("a", "0" * 64, 0, 1, 1), Item("b", "1" * 64, 1, 2, 1)],
         unit="clips",
         max_failed=1.0,
         folder="crops",

@@ -19,6 +19,8 @@ import toy_stage
 from pipelines import command, engine, manifest, storage
 from pipelines.params import Params
 from pipelines.records import Records
+from pipelines.runner import check_runner
+from pipelines.summary import Summary, exit_status
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
@@ -194,8 +196,8 @@ def test_the_catalog_is_told_of_its_own_key_and_of_no_retry() -> None:
         ("catalog", "catalog.max_bad allows (10%)", "--retry"),
         ("crop", "crop.max_failed allows (10%)", "max_bad"),
     ):
-        summary = engine.Summary(stage, "clips", Counter(ok=1, bad_annotation=1), rows=2)
-        code, why = engine.exit_status(summary, 0.1)
+        summary = Summary(stage, "clips", Counter(ok=1, bad_annotation=1), rows=2)
+        code, why = exit_status(summary, 0.1)
         assert code == 3
         assert there in why and absent not in why
     assert "use --retry" in why
@@ -297,7 +299,7 @@ def test_where_no_record_is_read_beforehand_a_damaged_one_is_removed_and_said(
 
 
 def test_a_record_that_vanishes_stops_the_stage(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_run_pipeline", lambda job, pending: None)
+    monkeypatch.setattr(engine, "run_items", lambda job, pending: None)
     toy.plan(a="ok")
     with pytest.raises(
         engine.StopStage, match="the runner finished without a; run the stage again"
@@ -427,4 +429,4 @@ def test_runners_go_by_name_and_by_the_path_of_their_class(
     from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 
     monkeypatch.setattr(toy_stage, "ToyRunner", BundleBasedDirectRunner, raising=False)
-    engine.check_runner(runner)
+    check_runner(runner)

@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 
 from pipelines import progress
-from pipelines.engine import Summary
 from pipelines.progress import Reporter, stop_reason
 from pipelines.schemas import Status
+from pipelines.summary import Summary
 
 CHATTER = [
     "INFO:apache_beam.runners.worker: started",

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines import engine, storage
 from pipelines.errors import StopStage
+from pipelines.job import Item, Job
 from pipelines.params import Params
 from pipelines.schemas import Status
 
@@ -40,11 +41,11 @@ class ToyWorker:
         if "!" in self._plan:
             raise StopStage("toy: the weights are missing")
 
-    def blame(self, item: engine.Item, status: Status, detail: str) -> pa.Table:
+    def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """All rows of an item with one status."""
         return _rows(item, status, detail, item.rows)
 
-    def process(self, item: engine.Item, scratch: Path) -> pa.Table:
+    def process(self, item: Item, scratch: Path) -> pa.Table:
         """Do as the plan says."""
         with (self._folder / "calls.log").open("a") as log:
             log.write(item.name + "\n")
@@ -61,21 +62,21 @@ class ToyWorker:
         return _rows(item, Status(behaviour), f"{item.name} is {behaviour}", item.rows)
 
 
-def _rows(item: engine.Item, status: Status, detail: str, count: int) -> pa.Table:
+def _rows(item: Item, status: Status, detail: str, count: int) -> pa.Table:
     rows = [{"name": item.name, "status": str(status), "detail": detail}] * count
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def prepare(params: Params) -> engine.Job:
+def prepare(params: Params) -> Job:
     """One item per line of the plan; an item's digest is its name's alone."""
     folder = Path(params.catalog.metadata)
     plan = json.loads((folder / "plan.json").read_text())
     items = [
-        engine.Item(name, storage.digest("toy", name), 0, rows, rows)
+        Item(name, storage.digest("toy", name), 0, rows, rows)
         for name, (_, rows) in plan.items()
         if name != "!"
     ]
-    return engine.Job(
+    return Job(
         stage="download",
         params=params,
         schema=SCHEMA,

@@ -20,6 +20,7 @@ from pipelines import card, engine, manifest, progress, shard
 from pipelines.errors import clean_detail, printable
 from pipelines.manifest import ManifestReader, ManifestWriter
 from pipelines.params import Params
+from pipelines.summary import Summary, write_metrics
 
 pytest.importorskip("jinja2", reason="the extra `card`")
 pytest.importorskip("mlcroissant", reason="the extra `card`")
@@ -179,7 +180,7 @@ def test_tables_of_the_metrics_hold_statuses_and_numbers_alone(
 ) -> None:
     params = finished()
     engine.run(shard.prepare(params))
-    engine.write_metrics(params, engine.Summary("crop", "clips"))
+    write_metrics(params, Summary("crop", "clips"))
     found = list(Path(params.paths.metrics).glob("*.csv"))
     assert found
     for path in found:

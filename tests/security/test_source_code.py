@@ -129,7 +129,7 @@ def test_no_module_runs_a_shell_or_code_out_of_data() -> None:
 def test_servers_are_bound_to_loopback_by_the_one_module_that_has_one() -> None:
     words = ("HTTPServer(", "socketserver", "add_insecure_port", ".listen(", '"0.0.0.0"')
     having = {p.name for p in SOURCES if any(word in p.read_text() for word in words)}
-    assert having <= {"handler.py", "engine.py", "server.py"}
+    assert having <= {"handler.py", "runner.py", "server.py"}
 
 
 @pytest.mark.parametrize(
