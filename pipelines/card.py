@@ -24,7 +24,7 @@ from pipelines.report.facts import Dataset, read_dataset, read_histograms
 from pipelines.report.funnel import Funnel, read_funnel
 from pipelines.report.page import report
 from pipelines.report.templating import environment
-from pipelines.schemas import STATUS
+from pipelines.statuses import STATUS
 
 STAGE = "card"
 

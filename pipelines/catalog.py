@@ -31,10 +31,11 @@ from pipelines.errors import UserError, nearest
 from pipelines.manifest import ROW_GROUP, ManifestWriter
 from pipelines.params import Params, load
 from pipelines.params.dataset import Filters, Source, Split
-from pipelines.schemas import BOX, CATALOG, Status
+from pipelines.schemas import BOX, CATALOG
 from pipelines.sources import READERS
 from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
+from pipelines.statuses import Status
 from pipelines.summary import Summary, exit_status, write_metrics
 
 STAGE = "catalog"

@@ -23,7 +23,8 @@ from pipelines.errors import StopStage, clean_detail
 from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import CROPS, IDENTITY, Status
+from pipelines.schemas import CROPS, IDENTITY
+from pipelines.statuses import Status
 from pipelines.video import ClipResult, ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, probe
 

@@ -22,10 +22,11 @@ from pipelines.errors import UserError, clean_detail, conceal, redact
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.schemas import DOWNLOADS, PLAIN_NAME, Status
+from pipelines.schemas import DOWNLOADS, PLAIN_NAME
 from pipelines.site import fetch
 from pipelines.site.fetch_errors import FetchError
 from pipelines.site.throttle import Breaker, TokenBucket, backoff, state_file
+from pipelines.statuses import Status
 from pipelines.video.probe import MediaError, Probe, probe
 
 STAGE = "download"

@@ -25,7 +25,7 @@ from pipelines.manifest import ManifestWriter
 from pipelines.params import Params, load
 from pipelines.records import Records, statuses_of
 from pipelines.runner import check_runner, run_items
-from pipelines.schemas import STATUS, Status, parse_statuses
+from pipelines.statuses import STATUS, Status, parse_statuses
 from pipelines.summary import Summary, exit_status, write_metrics
 
 RETRY_GROUPS = {"transient", "failed"}

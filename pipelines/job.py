@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from pipelines.params import Params
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 
 class Span(NamedTuple):

@@ -23,7 +23,8 @@ from pipelines.errors import StopStage, clean_detail
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import IDENTITY, LANDMARKS, Status
+from pipelines.schemas import IDENTITY, LANDMARKS
+from pipelines.statuses import Status
 
 STAGE = "landmarks"
 VERSION = 1

@@ -33,7 +33,7 @@ from rich.progress import (
 from rich.table import Table
 
 from pipelines.errors import printable
-from pipelines.schemas import STATUS, Status
+from pipelines.statuses import STATUS, Status
 
 if TYPE_CHECKING:
     from pipelines.summary import Summary

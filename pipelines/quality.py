@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.detectors.base import Landmarks, share_inside
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 Array = npt.NDArray[np.float32]
 

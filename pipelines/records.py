@@ -13,7 +13,7 @@ from typing import cast
 import pyarrow as pa
 
 from pipelines import storage
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 REMOTE_READS = 32
 """Requests to an object store under way at once."""

@@ -34,7 +34,7 @@ from pipelines.errors import (  # noqa: E402
 from pipelines.job import Item, Job, Worker  # noqa: E402
 from pipelines.params import Params  # noqa: E402
 from pipelines.records import Records, statuses_of  # noqa: E402
-from pipelines.schemas import Status  # noqa: E402
+from pipelines.statuses import Status  # noqa: E402
 
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
 

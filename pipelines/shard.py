@@ -26,7 +26,8 @@ from pipelines.errors import StopStage, UserError
 from pipelines.job import Item, Job
 from pipelines.manifest import ROW_GROUP, ManifestReader, ManifestWriter
 from pipelines.params import Params
-from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, PLAIN_NAME, Status
+from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, PLAIN_NAME
+from pipelines.statuses import Status
 
 STAGE = "shard"
 VERSION = 1

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.command import EXIT_BUDGET, EXIT_OK, EXIT_STOPPED
 from pipelines.params import Params
-from pipelines.schemas import FAILURES, Status
+from pipelines.statuses import FAILURES, Status
 
 
 @dataclass

@@ -26,8 +26,9 @@ from pipelines import progress, storage
 from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, load
-from pipelines.schemas import IDENTITY, LARGEST_CROP, Status
+from pipelines.schemas import IDENTITY, LARGEST_CROP
 from pipelines.shard import SPLITS, checksum, tar_url
+from pipelines.statuses import Status
 
 Row = dict[str, Any]
 _UNREADABLE = (ValueError, TypeError, KeyError, EOFError, RecursionError, TokenError)

@@ -15,10 +15,10 @@ from pipelines.download import video_name
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import Status
 from pipelines.site.fetch import mirror_urls
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
+from pipelines.statuses import Status
 from pipelines.video.probe import MediaError, probe
 
 SAMPLE = 24

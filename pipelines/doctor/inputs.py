@@ -24,11 +24,11 @@ from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
 from pipelines.errors import UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.schemas import Status
 from pipelines.site.fetch import mirror_urls
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
+from pipelines.statuses import Status
 
 SIGNED_IN = {"SID", "SAPISID", "LOGIN_INFO", "__Secure-1PSID", "__Secure-3PSID"}
 """Google's cookies of an account; without one of them YouTube sees a visitor."""

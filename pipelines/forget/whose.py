@@ -18,9 +18,10 @@ from pipelines.forget.requests import Request
 from pipelines.forget.search import Names
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import IDENTITY, Status
+from pipelines.schemas import IDENTITY
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
+from pipelines.statuses import Status
 
 Row = Mapping[str, Any]
 

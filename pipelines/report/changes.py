@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pipelines import manifest, storage
 from pipelines.params import MANIFESTS
 from pipelines.report.verdicts import read_verdicts
-from pipelines.schemas import IDENTITY, Status
+from pipelines.schemas import IDENTITY
+from pipelines.statuses import Status
 
 ABSENT = "absent"
 """What a clip is that the other run's catalog has no row of."""

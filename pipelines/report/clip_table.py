@@ -14,7 +14,7 @@ from pipelines.params import Params
 from pipelines.report.facts import FPS, measured
 from pipelines.report.table import Names, Numbers, pack
 from pipelines.report.wordings import marked, without_numbers
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 MOST = 100_000
 """Clips in the table; a page of more could not be mailed."""

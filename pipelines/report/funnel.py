@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import STATUS, Status
+from pipelines.statuses import STATUS, Status
 
 STEPS = ("catalog", "download", "crop", "landmarks")
 

@@ -23,7 +23,7 @@ from pipelines.report.funnel import Funnel, kind
 from pipelines.report.templating import render_page
 from pipelines.report.verdicts import read_verdicts
 from pipelines.report.wordings import status_pages
-from pipelines.schemas import STATUS, Status
+from pipelines.statuses import STATUS, Status
 
 if TYPE_CHECKING:
     from pipelines.report.training import Training

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from pipelines import manifest, storage
 from pipelines.errors import UserError
 from pipelines.params import MANIFESTS
-from pipelines.schemas import IDENTITY, Status
+from pipelines.schemas import IDENTITY
+from pipelines.statuses import Status
 
 LAST = "shard"
 """The stage of a clip that met no obstacle."""

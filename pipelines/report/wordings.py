@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.report.funnel import Funnel, kind
-from pipelines.schemas import STATUS, Status
+from pipelines.statuses import STATUS, Status
 
 SHOWN = 12
 """Wordings of a status that are shown."""

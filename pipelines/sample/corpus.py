@@ -40,7 +40,7 @@ from pipelines.sample.portraits import (
     still,
 )
 from pipelines.sample.puppet import AUDIO_RATE, Performance, Puppet, face_box
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 VERSION = 1
 _STAGING = ".building"

@@ -23,7 +23,7 @@ from pipelines.params import Params, load
 from pipelines.sample import corpus, server
 from pipelines.sample.plan import HEALTHY
 from pipelines.sample.portraits import photograph
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 ROOT = Path("sample")
 STAGES = ("catalog", "download", "crop", "landmarks", "shard")

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 
 from pipelines.sample.portraits import PEOPLE
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 HEALTHY, SCENE_CUT, FACELESS, CUT_SHORT, HTML, ABSENT = (
     "healthy", "scene cut", "faceless", "cut short", "html", "absent",

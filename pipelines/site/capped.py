@@ -20,8 +20,8 @@ from typing import Any
 
 import yt_dlp
 
-from pipelines.schemas import Status
 from pipelines.site.fetch_errors import TOO_LARGE, TOO_LONG, FetchError
+from pipelines.statuses import Status
 
 PAGE = 64 * 2**20
 """Bytes of what is read at once, a page or a playlist, and of all that is not the video."""

@@ -21,8 +21,8 @@ from typing import Any
 from pipelines import storage
 from pipelines.errors import FATAL_ERRNOS, UserError, clean_detail
 from pipelines.params.dataset import Download
-from pipelines.schemas import Status
 from pipelines.site.fetch_errors import TOO_LARGE, TOO_LONG, FetchError, from_yt_dlp
+from pipelines.statuses import Status
 
 
 @dataclass(frozen=True)

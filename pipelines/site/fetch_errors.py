@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from pipelines.errors import FATAL_ERRNOS, clean_detail
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 TABLE: tuple[tuple[str, Status], ...] = (
     # Asked to prove that we are not a robot: before age and privacy, which also say "sign in".

@@ -11,7 +11,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from pipelines import storage
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import ClipFile, CropFilter
 from pipelines.video.frames import FrameReader, ShownFrame

@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video.grid import GRID, container_start, slot_at
 from pipelines.video.keyframes import find_keyframe
 from pipelines.video.probe import MediaError, open_container, reason, upright, video_stream

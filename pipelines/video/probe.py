@@ -21,7 +21,7 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 # Containers that hold videos. Everything else that libavformat could open (pictures, text
 # art, playlists that name other files) is refused before it is parsed.

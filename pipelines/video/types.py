@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video.grid import GRID
 
 

@@ -17,7 +17,7 @@ from rig import Rig
 
 from pipelines.sample.corpus import Corpus
 from pipelines.sample.server import SampleServer
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 FLIPS = 20
 DOWNLOAD_STATUSES = {

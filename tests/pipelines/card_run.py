@@ -12,8 +12,9 @@ from PIL import Image
 from pipelines import card, storage
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params, load
-from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, INDEX, LANDMARKS, STATUS, Status
+from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, INDEX, LANDMARKS
 from pipelines.shard import TarWriter, tar_url
+from pipelines.statuses import STATUS, Status
 
 HOSTILE = '<script>alert(1)</script> & "quotes" | ``` [x](javascript:alert(2))'
 PATHS = ("data", "work", "metrics", "cards", "models", "results")

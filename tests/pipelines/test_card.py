@@ -14,8 +14,9 @@ from pipelines import card, storage
 from pipelines.errors import UserError
 from pipelines.params import Params
 from pipelines.report.table import rows_of
-from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, INDEX, LANDMARKS, Status
+from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, INDEX, LANDMARKS
 from pipelines.shard import tar_url
+from pipelines.statuses import Status
 
 pytest.importorskip("jinja2")
 

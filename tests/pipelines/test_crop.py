@@ -10,7 +10,8 @@ from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
 from pipelines.records import Records
-from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, Status
+from pipelines.schemas import CATALOG, CROPS, DOWNLOADS
+from pipelines.statuses import Status
 from pipelines.video import ClipResult, ClipSpec
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipelines import progress
 from pipelines.progress import Reporter, stop_reason
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.summary import Summary
 
 CHATTER = [

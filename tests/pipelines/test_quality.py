@@ -8,7 +8,7 @@ import pytest
 from pipelines import quality
 from pipelines.detectors.base import Landmarks
 from pipelines.quality import Limits, Measures
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 
 def rotation(yaw, pitch, roll):

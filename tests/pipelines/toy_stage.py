@@ -16,7 +16,7 @@ from pipelines import engine, storage
 from pipelines.errors import StopStage
 from pipelines.job import Item, Job
 from pipelines.params import Params
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 SCHEMA = pa.schema(
     [

@@ -17,7 +17,7 @@ import pytest
 
 from pipelines import catalog, clips, manifest
 from pipelines.params import Params
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, open_container, probe
 from pipelines.video.sound import read_sound

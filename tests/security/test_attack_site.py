@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hostile_site import MB, Handler, HostileSite, drip_body, endless, left, stopwatch
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 SECRET = b"the private words of a local file"
 

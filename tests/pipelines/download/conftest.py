@@ -14,7 +14,8 @@ from small_site import Row, Run
 from pipelines import download, engine, manifest
 from pipelines.params import Params
 from pipelines.sample.server import SampleServer
-from pipelines.schemas import CATALOG, DOWNLOADS, Status
+from pipelines.schemas import CATALOG, DOWNLOADS
+from pipelines.statuses import Status
 
 
 @pytest.fixture

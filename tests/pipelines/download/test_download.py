@@ -11,7 +11,7 @@ from small_site import Row, Run, at, closed_port, hits
 
 from pipelines.errors import UserError
 from pipelines.sample.server import SampleServer
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 pytestmark = pytest.mark.usefixtures("without_beam", "own_temporary_folder")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from card_run import OF_STAGE
 
 from pipelines.report.funnel import read_funnel
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 
 def test_every_clip_is_counted_once(made):

@@ -12,7 +12,7 @@ from markup import Page
 from pipelines import card
 from pipelines.report.funnel import read_funnel
 from pipelines.report.table import rows_of
-from pipelines.schemas import STATUS, Status
+from pipelines.statuses import STATUS, Status
 
 
 def text_of(folder):

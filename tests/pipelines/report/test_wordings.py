@@ -9,7 +9,8 @@ from pipelines.errors import UserError
 from pipelines.report import clip_table, wordings
 from pipelines.report.funnel import Funnel, Step, read_funnel
 from pipelines.report.verdicts import read_verdicts
-from pipelines.schemas import CROPS, LANDMARKS, STATUS, Status
+from pipelines.schemas import CROPS, LANDMARKS
+from pipelines.statuses import STATUS, Status
 
 
 def verdicts(rows):
@@ -66,7 +67,7 @@ def test_what_does_not_fit_is_counted():
 
 @pytest.mark.parametrize("status", [s for s in STATUS if s != Status.OK])
 def test_commands_are_such_that_the_stage_takes_them(status):
-    from pipelines.schemas import parse_statuses
+    from pipelines.statuses import parse_statuses
 
     stages = [stage for stage, own in OF_STAGE.items() if status in own]
     found = wordings.commands(status, stages)

@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib", reason="the photographs come with matplotlib: 
 from pipelines.sample import corpus, plan
 from pipelines.sample.__main__ import main
 from pipelines.sample.corpus import Corpus, SampleError
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 LINE = re.compile(r"\d{6} \t\d\.\d{3} \t\d\.\d{3} \t\d\.\d{3} \t\d\.\d{3} ")
 

@@ -11,9 +11,9 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.params.dataset import Download
-from pipelines.schemas import Status
 from pipelines.site import fetch
 from pipelines.site.fetch_errors import FetchError
+from pipelines.statuses import Status
 
 Script = list[FetchError | str]
 

@@ -19,8 +19,8 @@ from yt_dlp.utils import (
     UnavailableVideoError,
 )
 
-from pipelines.schemas import Status
 from pipelines.site.fetch_errors import TABLE, FetchError, from_yt_dlp, status_of
+from pipelines.statuses import Status
 
 HINT = (
     "Use --cookies-from-browser or --cookies for the authentication. See  "

@@ -12,7 +12,7 @@ import av
 import pytest
 from videos import B_FRAMES, Sources, cut, read, verdict, write
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec
 from pipelines.video.probe import MediaError
 

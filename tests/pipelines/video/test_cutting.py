@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from videos import SIDE, Sources, cut, read
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec, CropSettings
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from videos import SIDE, Sources, cut, needs_ffmpeg, picture, read, write
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec, CropSettings
 from pipelines.video.probe import probe
 

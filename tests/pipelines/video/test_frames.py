@@ -20,7 +20,7 @@ from videos import (
     slots_of,
 )
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec, frames
 from pipelines.video.keyframes import Keyframe
 

@@ -6,7 +6,7 @@ import av
 import pytest
 from videos import RATE, Sources, clicks, verdict
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 
 
 @pytest.fixture(scope="module")

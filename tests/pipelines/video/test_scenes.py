@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 from videos import SIDE, cut, write
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec, CropSettings
 from pipelines.video.scenes import scene_score
 

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.schemas import Status
+from pipelines.statuses import Status
 from pipelines.video import ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, probe
 
