@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +29,8 @@ from rich.progress import (
 from scmrepo.exceptions import SCMError
 from torch.utils.tensorboard import SummaryWriter
 
-from pipelines import progress
+from pipelines import progress, storage
+from pipelines.errors import FATAL_ERRNOS, StopStage
 from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
 from training.grid import grid, save_png
 
@@ -46,10 +48,14 @@ class _Live(Live):  # type: ignore[misc]
 
 
 class Board:
-    """Takes the events of a run. folder: the run's, on this machine; live: DVCLive's folder."""
+    """Takes the events of a run.
 
-    def __init__(self, folder: Path, live: Path) -> None:
-        self.folder, self.live_folder = folder, live
+    folder: the run's, on this machine; live: DVCLive's folder; content: the backbones of the
+    content loss, which make losses of two runs comparable or not.
+    """
+
+    def __init__(self, folder: Path, live: Path, content: str) -> None:
+        self.folder, self.live_folder, self.content = folder, live, content
         self.started: Started | None = None
         self.stopped: Stopped | None = None
         self.step = 0
@@ -60,28 +66,45 @@ class Board:
         self._line = _Line()
 
     def __call__(self, event: Event) -> None:
-        """Show an event."""
-        match event:
-            case Started():
-                self._start(event)
-            case Stepped():
-                self._keep(event)
-                self._line.step(event)
-            case Pictured():
-                self._picture(event)
-            case Saved():
-                self._line.saved = event.step
-            case Stopped():
-                self.stopped = self.stopped or event
+        """Show an event. Raises StopStage where the disk does not take it."""
+        with self._room():
+            match event:
+                case Started():
+                    self._start(event)
+                case Stepped():
+                    self._keep(event)
+                    self._line.step(event)
+                case Pictured():
+                    self._picture(event)
+                case Saved():
+                    self._line.saved = event.step
+                case Stopped():
+                    self.stopped = self.stopped or event
 
     def close(self) -> None:
-        """Finish all files."""
+        """Finish all files. Raises as a call."""
         self._line.close()
-        for file in (self._history, self._writer):
-            if file:
-                file.close()
-        if self._live:
-            self._live.end()
+        files = (self._history, self._writer)
+        self._history = self._writer = None
+        with self._room():
+            for file in files:
+                if file:
+                    file.close()
+            if self._live:
+                self._live.end()
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FATAL_ERRNOS:
+                raise
+            raise StopStage(
+                f"{self.folder}: the run's curves and pictures could not be written "
+                f"({error.strerror or error}); its checkpoints are kept: make room, then run the "
+                "same command to go on"
+            ) from error
 
     def _start(self, event: Started) -> None:
         """Also when Ray has replaced workers: what was done after the checkpoint is undone."""
@@ -95,9 +118,11 @@ class Board:
         past = {line["step"]: line for line in read_history(path) if line["step"] <= event.step}
         past |= {old.step: {"step": old.step, **old.losses} for old in event.history}
         text = "".join(json.dumps(past[step]) + "\n" for step in sorted(past))
-        path.write_text(text, encoding="utf-8")
+        storage.write_bytes(str(path), text.encode())  # whole or not at all
         self._history = path.open("a", encoding="utf-8")
+        threading.excepthook = _told_later
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=event.step + 1)
+        self._writer.add_text("content loss", self.content, event.step)
         shutil.rmtree(self.live_folder, ignore_errors=True)
         logging.getLogger("dvclive").setLevel(logging.ERROR)
         self._live = _Live(
@@ -107,6 +132,7 @@ class Board:
             report=None,
             monitor_system=False,
         )
+        self._live.log_metric("content_backbones", self.content, plot=False)
         for step in sorted(past):
             self._curve(self._live, step, past[step])
         self._line = _Line(event)
@@ -139,6 +165,12 @@ class Board:
         for name in (f"step-{event.step:09d}.png", "newest.png"):
             save_png(picture, str(self.folder / "grids" / name))
         self._writer.add_image("grid", picture, event.step, dataformats="HWC")
+
+
+def _told_later(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread fails with what its next call raises: a traceback says it twice."""
+    if not (issubclass(args.exc_type, OSError) and "AsyncWriter" in type(args.thread).__name__):
+        threading.__excepthook__(args)
 
 
 def read_history(path: Path) -> Iterator[dict[str, Any]]:

@@ -63,7 +63,9 @@ class Checkpoints:
                 with storage.local_copy(self._url(step), scratch) as path:
                     tensors, facts = tensor_file.read(path, CHECKPOINT)
             except tensor_file.DamagedFile as error:
-                complain(f"{error}: passed over, the checkpoint before it is taken")
+                older = any(other < step for other in self.steps())
+                instead = "the checkpoint before it is taken" if older else "training begins anew"
+                complain(f"{error}: passed over, {instead}")
                 continue
             yield Loaded(step, tensor_file.unflatten(tensors, facts.pop("skeleton")), facts)
 

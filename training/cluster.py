@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -49,10 +50,15 @@ def connected(params: Ray) -> Iterator[str]:
     Yields words for people. Raises UserError where the address does not answer.
     """
     address = params.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address.startswith("ray://"):
+        raise UserError(
+            f"ray.address {address}: Ray Train needs a driver inside the cluster; give HOST:6379, "
+            "its own address, or hand the command to `ray job submit`"
+        )
     own: dict[str, Any] = {}
     if address == "local":
         own = {
-            "num_cpus": max(1, round(params.workers * params.cpus_per_worker)),
+            "num_cpus": math.ceil(params.workers * params.cpus_per_worker),
             "include_dashboard": False,
         }
     _knock(address)
@@ -72,7 +78,7 @@ def connected(params: Ray) -> Iterator[str]:
 
 def _knock(address: str) -> None:
     """Ray itself would try for minutes at an address where nothing listens."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdigit():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()

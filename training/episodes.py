@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 from training.index import FewFrames, ShardIndex, VideoKey
@@ -99,6 +99,8 @@ def _decode(jpeg: bytes, size: int, name: str) -> tuple[Pixels, int]:
         if image.width != image.height or image.width > LARGEST_CROP:  # before it takes memory
             raise ValueError(f"{name} is {image.width}x{image.height}, not square or too large")
         image.load()
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is no whole JPEG: make its shard anew") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is no whole JPEG ({error}): make its shard anew") from error
     side = image.width

@@ -9,6 +9,7 @@ kept in the work folder, so that the same command goes on where it was stopped.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from pipelines.version import code_version
 from training import setting, user_study
+from training.episodes import Episodes
 from training.evaluation import protocol as protocols
 from training.evaluation import table
 from training.evaluation.figure import figure
@@ -32,6 +34,7 @@ from training.evaluation.person import Kept, measure
 from training.evaluation.protocol import Protocol
 from training.evaluation.summary import Summary
 from training.grid import save_png
+from training.metrics import motion
 from training.run import shard_cache
 from training.shard_cache import localize
 from training.trained import Trained, device_named, find_model
@@ -97,7 +100,7 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     notes = list(table.notes(summary, instruments.absent, _warnings(params, model, index_sha256)))
     text = table.markdown(
         summary,
-        _head(facts),
+        _head(facts) | _neighbours(protocol, episodes),
         instruments.framewise,
         instruments.distributional,
         notes,
@@ -111,7 +114,8 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     storage.write_bytes(storage.join(folder, "user_study.html"), study)
     save_png(figure(protocol.parts, records), storage.join(folder, "grid.png"))
     storage.write_bytes(
-        storage.join(params.paths.metrics, "evaluate.json"), table.json_bytes(table.flat(summary))
+        storage.join(params.paths.metrics, "evaluate.json"),
+        table.json_bytes(table.flat(summary, " + ".join(facts["content"]))),
     )
     kept.clear()
     return Outcome(folder, summary, protocol)
@@ -126,7 +130,7 @@ def _content_loss(model: Trained) -> torch.nn.Module | None:
     return loss.to(next(model.generator.parameters()).device)
 
 
-def _protocol(params: Params, episodes: Any) -> Protocol:
+def _protocol(params: Params, episodes: Episodes) -> Protocol:
     settings = params.evaluate
     if settings.frames is None:
         return protocols.choose(episodes.index, episodes.points, settings, settings.split)
@@ -168,6 +172,13 @@ def _head(facts: dict[str, Any]) -> dict[str, str]:
         ),
         "code": facts["code"],
     }
+
+
+def _neighbours(protocol: Protocol, episodes: Episodes) -> dict[str, str]:
+    gap = protocols.apart(protocol, episodes.index)
+    if math.isnan(gap):
+        return {"jitter": f"not measured: no stored frames lie {motion.FAR} or less apart"}
+    return {"jitter": f"over held-out neighbours, in their clip {gap:g} frames apart (median)"}
 
 
 def _warnings(params: Params, model: Trained, index_sha256: str) -> list[str]:

@@ -25,6 +25,10 @@ COLUMNS += ["frame_numbers", "frame_offsets", "frame_sizes"]
 FewFrames = Literal["error", "drop"]
 
 
+class NoVideos(ValueError):
+    """A split without a video that is long enough."""
+
+
 class VideoKey(NamedTuple):
     """What makes a video, and its row of W, its own."""
 
@@ -55,7 +59,7 @@ class ShardIndex:
             raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
         table, self.dropped = _long_enough(table, frames, few_frames)
         if not len(table):
-            raise ValueError(
+            raise NoVideos(
                 f"{path}: no video of split {split!r} has the {frames} frames of K = {frames - 1} "
                 "source frames and a target: take a smaller K"
             )

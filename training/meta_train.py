@@ -36,7 +36,8 @@ def train(params: Params) -> Run:
     from training.board import Board
 
     folder = run.folder if storage.is_local(run.folder) else f"runs/{run.name}"
-    board = Board(storage.local_path(folder), Path(params.paths.metrics, "training"))
+    content = " + ".join(sorted(run.setting.content))
+    board = Board(storage.local_path(folder), Path(params.paths.metrics, "training"), content)
     progress.say(f"meta_train: {run.setting.about or params.setting}; run {run.folder}")
     if others := _others(run, params):
         progress.say(

@@ -7,9 +7,8 @@ same place and end together, so that none waits for ever in a collective operati
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from training.checkpoint import Checkpoints, Loaded
 from training.episodes import collate
 from training.events import Pictured, Report, Saved, Started, Stepped, Stopped
 from training.finetune import embed
+from training.index import NoVideos
 from training.layers import shared_weights
 from training.meta import EpisodeBatch, MetaLearner, Reducer
 from training.run import SPLIT, Run
@@ -80,7 +80,12 @@ class Worker:
         learner, source, total = prepared.learner, prepared.source, prepared.total
         done = learner.step_count
         history: list[Stepped] = []
-        for batch in itertools.islice(source.batches(done), max(total - done, 0)):
+        self._same_step(done)
+        batches = source.batches(done)
+        for _ in range(done, total):
+            batch = self._next(batches)
+            if self.rank == 0 and not prepared.shown:
+                prepared.shown.extend(_first_of(batch))
             stepped = self._step(learner, batch)
             history.append(stepped)
             if self.rank == 0:
@@ -141,6 +146,29 @@ class Worker:
             )
             self.report(started)
         return _Prepared(learner, source, total, checkpoints, _shown(self, index, shards))
+
+    def _same_step(self, done: int) -> None:
+        """All workers must have read the same checkpoint: they would mix unlike weights."""
+        steps = self.reducer.gather(torch.tensor([done], device=self.device)).tolist()
+        trouble = None
+        if len(set(steps)) > 1:
+            trouble = (
+                f"{self.run.folder}: workers found checkpoints of different steps there "
+                f"({', '.join(map(str, sorted(set(steps))))}); paths.work must be one folder that "
+                "all nodes share"
+            )
+        self.agree(trouble, mistake=True)
+
+    def _next(self, batches: Iterator[EpisodeBatch]) -> EpisodeBatch:
+        """The next batch, for all workers or for none."""
+        batch, trouble = None, None
+        try:
+            batch = next(batches)
+        except ValueError as error:
+            trouble = str(error).strip().splitlines()[-1]  # of a loader's process: the last line
+        self.agree(trouble, mistake=True)
+        assert batch is not None
+        return batch
 
     def _step(self, learner: MetaLearner, batch: EpisodeBatch) -> Stepped:
         """One step; its losses are the mean over the workers."""
@@ -252,15 +280,24 @@ def _resume(
 def _shown(worker: Worker, index: str, shards: str) -> list[tuple[str, EpisodeBatch]]:
     """The fixed episodes of the picture grids: held-out people first, then training ones."""
     if worker.rank or worker.run.setting.loader == "stream":
-        return []
+        return []  # a stream finds no given video: its first batch is shown
     setting = worker.run.setting
     shown: list[tuple[str, EpisodeBatch]] = []
     for split, label in (("val", "held out"), (SPLIT, "trained on")):
         try:
             episodes = episodes_of(setting, index, shards, split)
-        except ValueError:  # no such people
+        except NoVideos:
             continue
         wanted = GRID_VIDEOS // 2 if split == "val" else GRID_VIDEOS - len(shown)
         videos = range(0, len(episodes), max(len(episodes) // wanted, 1))[:wanted]
         shown += [(label, collate([episodes[0, video]])) for video in videos]
     return shown
+
+
+def _first_of(batch: EpisodeBatch) -> list[tuple[str, EpisodeBatch]]:
+    """A batch's first episodes, kept for the picture grids."""
+    tensors = [getattr(batch, f.name) for f in fields(batch)]
+    return [
+        ("trained on", EpisodeBatch(*(tensor[at : at + 1].clone() for tensor in tensors)))
+        for at in range(min(len(batch), GRID_VIDEOS))
+    ]

@@ -229,7 +229,12 @@ def ray(params: Params) -> Verdicts:
     if where == "auto":
         yield warn("ray", "address auto: whatever runs here is joined", "name it as host:port")
         return
-    place = address(where, 10001 if where.startswith("ray://") else None)
+    if where.startswith("ray://"):
+        yield fail(
+            "ray", f"{where}: Ray Train drives no cluster from outside", "name it as host:6379"
+        )
+        return
+    place = address(where)
     if place is None:
         yield fail("ray", f"{where!r} is no host:port", "mend ray.address or RAY_ADDRESS")
     elif why := knock(*place):

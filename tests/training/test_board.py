@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.errors import StopStage
 from training.events import Event, Saved, Started, Stepped
 
 pytest.importorskip("dvclive", reason="the extra `train`")
@@ -42,16 +44,40 @@ def test_curves_are_kept_wherever_it_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     place(tmp_path)
-    board = Board(Path("run"), Path("metrics/training"))
+    board = Board(Path("run"), Path("metrics/training"), "pixels")
     for event in told():
         board(event)
     board.close()
     assert board.step == STEPS and not board.stopped
     assert [line["step"] for line in read_history(Path("run/history.jsonl"))] == list(range(1, 13))
     metrics = json.loads(Path("metrics/training/metrics.json").read_text())
-    assert metrics["content"] == 10.0 - STEPS
+    assert metrics["content"] == 10.0 - STEPS and metrics["content_backbones"] == "pixels"
     assert Path("metrics/training/plots/metrics/content.tsv").is_file()
     assert list(Path("run/tensorboard").iterdir())
+
+
+def test_a_full_disk_is_one_line_that_names_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real one, shared by history, TensorBoard and whatever filled it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        board = Board(folder / "run", Path("metrics/training"), "pixels")
+        started, *steps = told(4000)
+        board(started)
+        with pytest.raises(StopStage, match=r"small/run: .*No space left.*checkpoints are kept"):
+            for event in steps:
+                board(event)
+        with suppress(StopStage):
+            board.close()
+        assert "Traceback" not in capfd.readouterr().err
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Queue:

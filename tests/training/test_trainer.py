@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny_setting import SETTING
 from tiny_shards import MakeShards, Shards
 
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.params import Params
+from pipelines.schemas import INDEX
 from training import run as run_module
 from training import trained
 from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
+from training.meta import Reducer
 from training.meta_train import prepare
 from training.run import Run, plan
 from training.trainer import Worker
@@ -73,6 +80,53 @@ def die_at(step: int) -> Callable[[Event], None]:
     return report
 
 
+class Meeting:
+    """Where the workers of one process, a thread each, agree on tensors."""
+
+    def __init__(self, world: int) -> None:
+        self.world, self.brought = world, [[torch.zeros(0)]] * world
+        self.barrier = threading.Barrier(world, timeout=60)
+
+    def all(self, rank: int, tensors: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+        self.brought[rank] = [tensor.clone() for tensor in tensors]
+        self.barrier.wait()
+        everybody = list(self.brought)
+        self.barrier.wait()
+        return everybody
+
+
+class Seat(Reducer):
+    """One worker's place at a meeting."""
+
+    def __init__(self, meeting: Meeting, rank: int) -> None:
+        self.meeting, self.rank = meeting, rank
+
+    def mean_(self, tensors: Sequence[torch.Tensor]) -> None:
+        for mine, *all_of_it in zip(
+            tensors, *self.meeting.all(self.rank, list(tensors)), strict=True
+        ):
+            mine.copy_(torch.stack(all_of_it).mean(0))
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part for (part,) in self.meeting.all(self.rank, [tensor])])
+
+    @property
+    def workers(self) -> int:
+        return self.meeting.world
+
+
+def together(runs: Sequence[Run]) -> list[list[Event]]:
+    """Each worker's events; all of them must end."""
+    meeting = Meeting(len(runs))
+    seats = [Seat(meeting, rank) for rank in range(len(runs))]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        calls = [
+            pool.submit(trained_events, run, rank=rank, world=len(runs), reducer=seats[rank])
+            for rank, run in enumerate(runs)
+        ]
+        return [call.result(timeout=120) for call in calls]
+
+
 def test_a_run_from_its_beginning_to_its_model(shards: Shards) -> None:
     run = run_of(shards)
     events = trained_events(run)
@@ -123,6 +177,85 @@ def test_a_damaged_newest_checkpoint_is_passed_over(shards: Shards) -> None:
     assert isinstance(events[0], Started) and events[0].step == 9
     assert len(events[0].notes) == 1 and newest.name in events[0].notes[0]
     assert losses(events) == {10: expected[10]}
+
+
+def test_when_all_checkpoints_are_damaged_it_says_that_it_begins_anew(shards: Shards) -> None:
+    run = run_of(shards)
+    trained_events(run)
+    for checkpoint in Path(run.folder, "checkpoints").iterdir():
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    started = trained_events(run)[0]
+    assert isinstance(started, Started) and started.step == 0
+    first, second = started.notes
+    assert "the checkpoint before it is taken" in first and "training begins anew" in second
+
+
+def test_workers_that_see_different_checkpoints_do_not_mix_their_weights(
+    shards: Shards, tmp_path: Path
+) -> None:
+    """A work folder that is not shared: only the first node has the checkpoint."""
+    run = run_of(shards)
+    with pytest.raises(Killed):
+        Worker(run, report=die_at(7)).train()
+    elsewhere = replace(run, folder=str(tmp_path / "another node"))
+    first, second = together([run, elsewhere])
+    assert isinstance(first[0], Started) and first[0].step == 6
+    stopped = first[-1]
+    assert isinstance(stopped, Stopped) and stopped.mistake
+    assert "different steps there (0, 6); paths.work must be one folder" in stopped.why
+    assert not losses(first) and not losses(second) and not Path(elsewhere.model).exists()
+
+
+def damage_a_picture(shards: Shards) -> str:
+    """The member whose first bytes are overwritten."""
+    episodes = shards.open()
+    for frame in episodes.index.frames_of(3):
+        start = int(episodes.index.offsets[frame])
+        tar = episodes.index.shards[int(episodes.index.shard_of[episodes.index.clip_of(frame)])]
+        path = shards.folder / "train" / f"{tar}.tar"
+        data = bytearray(path.read_bytes())
+        data[start : start + 4] = b"\0" * 4
+        path.write_bytes(data)
+    return path.name
+
+
+@pytest.mark.parametrize("changes", [{}, {"loader": "stream"}], ids=["mmap", "stream"])
+def test_a_damaged_picture_ends_the_run_and_is_named(
+    make_shards: MakeShards, changes: dict[str, Any]
+) -> None:
+    shards = make_shards()
+    tar = damage_a_picture(shards)
+    stopped = trained_events(run_of(shards, **changes))[-1]
+    assert isinstance(stopped, Stopped) and stopped.mistake
+    assert tar in stopped.why and stopped.why.endswith("is no whole JPEG: make its shard anew")
+
+
+def test_in_a_loader_s_process_too(make_shards: MakeShards) -> None:
+    shards = make_shards()
+    tar = damage_a_picture(shards)
+    stopped = trained_events(replace(run_of(shards), loader_workers=1))[-1]
+    assert isinstance(stopped, Stopped) and "\n" not in stopped.why
+    assert tar in stopped.why and stopped.why.endswith("is no whole JPEG: make its shard anew")
+
+
+def test_what_one_worker_cannot_read_ends_all(make_shards: MakeShards) -> None:
+    shards = make_shards()
+    damage_a_picture(shards)
+    everybody = together([run_of(shards, batch=2)] * 2)
+    stopped = [event for events in everybody for event in events if isinstance(event, Stopped)]
+    assert stopped and all("is no whole JPEG" in event.why for event in stopped)
+    assert all(len(losses(events)) < STEPS for events in everybody)
+
+
+def test_held_out_tars_that_are_missing_are_told(make_shards: MakeShards) -> None:
+    shards = make_shards()
+    rows = pq.read_table(shards.index).to_pylist()
+    held_out = [
+        row | {"split": "val", "shard": row["shard"].replace("train", "val")} for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(rows + held_out, schema=INDEX), shards.index)
+    stopped = trained_events(run_of(shards))[-1]
+    assert isinstance(stopped, Stopped) and "is missing, as the index says" in stopped.why
 
 
 def test_more_epochs_go_on_from_where_fewer_ended(shards: Shards) -> None:
@@ -177,6 +310,8 @@ def test_a_stream_trains_too_and_goes_on_at_an_epoch(shards: Shards) -> None:
     assert isinstance(events[0], Started) and events[0].step == 6
     assert list(losses(events)) == [7, 8, 9, 10]
     assert trained.load_model(run.model).facts["step"] == STEPS
+    [grid] = [event for event in events if isinstance(event, Pictured)]
+    assert grid.labels == ["trained on"] * 2 and len(grid.rows) == 2, "of a batch of two"
 
 
 def test_shards_of_an_object_store_are_cached(shards: Shards) -> None:

@@ -32,6 +32,8 @@ class Shown:
     """(n, 68, 2) pixels of the pictures."""
     clips: npt.NDArray[np.int64]
     """(n,): the clip that each is of."""
+    numbers: npt.NDArray[np.int64]
+    """(n,): its place in the clip."""
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Pictures and landmark pictures as the networks take them."""
@@ -76,6 +78,7 @@ def read(episodes: Episodes, video: VideoKey, frames: Sequence[int]) -> Shown:
         np.ascontiguousarray(drawings.transpose(0, 2, 3, 1)),
         points,
         clips,
+        episodes.index.numbers[np.array(frames)].astype(np.int64),
     )
 
 

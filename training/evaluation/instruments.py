@@ -157,12 +157,13 @@ class Instruments:
 
     def reenacted_self(self, seen: Seen, real: Seen, driver: Shown) -> Scores:
         """Pictures against the real frames that they should equal: (n,) each, jitter (1,)."""
+        jitter = motion.jitter(seen.points, real.reference, driver.clips, driver.numbers)
         scores = {
             "SSIM": ssim(seen.pictures, real.pictures),
             "PSNR": psnr(seen.pictures, real.pictures),
             LANDMARK_ERROR: motion.landmark_error(seen.points, real.reference),
             FOUND: motion.found(seen.points).astype(np.float64),
-            JITTER: np.array([motion.jitter(seen.points, real.reference, driver.clips)]),
+            JITTER: np.array([jitter]),
         }
         for distance in self.distances:
             scores[distance.name] = distance.measure(seen.pictures, real.pictures)

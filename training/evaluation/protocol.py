@@ -1,9 +1,9 @@
 """Which people, which of their frames, and who drives whom: fixed by the seed and written down.
 
 For each person the video with most frames that show a face is taken. Of these frames `holdout`
-are held out, evenly spread in their stored order; of the rest T are the sources, for the largest
-T that is to be had, and smaller T's are a part of them. A *frame* is numbered as in
-`training.episodes`.
+are held out, in evenly spread runs of `RUN` neighbours, for jitter is a matter of neighbours; of
+the rest T are the sources, for the largest T that is to be had, and smaller T's are a part of
+them. A *frame* is numbered as in `training.episodes`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from pipelines.errors import UserError
 from pipelines.params.training import Evaluate
 from training.episodes import Points
 from training.index import ShardIndex, VideoKey
+from training.metrics import motion
 
 Frames = tuple[int, ...]
 Json = dict[str, Any]
+
+RUN = 4
+"""Held-out frames that stand next to each other."""
 
 STUDY_FRAMES = 4
 """Real frames for the user study for each T: two triplets, one for FF and one for FT."""
@@ -75,6 +79,26 @@ def spread(count: int, chosen: int) -> list[int]:
     return [(2 * i + 1) * count // (2 * chosen) for i in range(chosen)]
 
 
+def runs(count: int, chosen: int) -> list[int]:
+    """`chosen` places among `count`, in evenly spread runs of `RUN`; without room, as `spread`."""
+    wanted, room = -(-chosen // RUN), count // RUN
+    if room < wanted:
+        return spread(count, chosen)
+    places = [RUN * start + i for start in spread(room, wanted) for i in range(RUN)]
+    return places[:chosen]
+
+
+def apart(protocol: Protocol, index: ShardIndex) -> float:
+    """Frames of a clip that lie between neighbours, median, where jitter is measured; or NaN."""
+    gaps = []
+    for part in protocol.parts:
+        clips = np.array([index.clip_of(frame) for frame in part.holdout])
+        numbers = index.numbers[np.array(part.holdout)]
+        gaps.append(np.diff(numbers)[motion.close(clips, numbers)])
+    every = np.concatenate(gaps)
+    return float(np.median(every)) if len(every) else float("nan")
+
+
 def choose(
     index: ShardIndex, points: Callable[[int], Points], settings: Evaluate, split: str
 ) -> Protocol:
@@ -114,7 +138,7 @@ def _part(
 ) -> tuple[Part | None, LeftOut | None]:
     video = max(faces, key=lambda v: len(faces[v]))  # the first of equals
     seen, key = faces[video], index.videos[video]
-    held = {seen[at] for at in spread(len(seen), settings.holdout)}
+    held = {seen[at] for at in runs(len(seen), settings.holdout)}
     rest = [frame for frame in seen if frame not in held]
     fitting = sorted({t for t in settings.shots if t <= len(rest)})
     lacking = tuple(sorted(set(settings.shots) - set(fitting)))

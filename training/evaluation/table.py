@@ -27,8 +27,8 @@ READING = (
     "people, KID and KD beside them (unbiased, so 0 is no lower limit) have one over people.",
     "SSIM: Gaussian window 11 x 11, sigma 1.5, RGB 0..255. PSNR in dB. Landmark error: mean "
     "distance of 68 points / distance of the outer eye corners, between what the detector finds "
-    "in the generated and in the real frame. Jitter: second differences of landmarks, output over "
-    "driver, 1 is best.",
+    "in the generated and in the real frame. Jitter: second differences of landmarks in time, over "
+    "neighbours among the held-out frames, output over driver, 1 is best.",
     "CSIM of a frame without a detectable face is measured where the face should be; landmark "
     "error and jitter are over the frames with one, whose share is `found`.",
     "`nearest source`: the source frame whose landmarks are nearest after a similarity transform, "
@@ -193,9 +193,12 @@ def notes(summary: Summary, absent: Iterable[str], extra: Iterable[str] = ()) ->
 # --- for programs ----------------------------------------------------------------------------
 
 
-def flat(summary: Summary) -> dict[str, float]:
-    """metrics/evaluate.json: `<method>.T<T>.<metric>`, with `.cross` before the metric there."""
-    numbers = {}
+def flat(summary: Summary, content: str) -> dict[str, float | str]:
+    """metrics/evaluate.json: `<method>.T<T>.<metric>`, with `.cross` before the metric there.
+
+    content: the backbones of the content loss that the model was trained with.
+    """
+    numbers: dict[str, float | str] = {"content_backbones": content}
     for cell, estimate in summary.estimates.items():
         if math.isfinite(estimate.mean):
             words = [cell.method, f"T{cell.shots}", *([CROSS] * (cell.mode == CROSS)), cell.metric]

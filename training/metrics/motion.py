@@ -12,6 +12,7 @@ from training.metrics.alignment import aligned
 
 Points = npt.NDArray[np.floating]
 Scores = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
 
 OUTER_CORNERS = (36, 45)
 """Of the eyes: the interocular distance of the 300-W benchmark."""
@@ -42,23 +43,40 @@ def landmark_error(points: Points, references: Points, *, align: bool = False) -
     return error
 
 
-def jitter(points: Points, driver: Points, clips: npt.NDArray[np.int64]) -> float:
+FAR = 5
+"""Frames: a fifth of a second at 25 a second. Over more, a face moves rather than trembles."""
+
+
+def jitter(points: Points, driver: Points, clips: Numbers, numbers: Numbers) -> float:
     """How restless an output is against its driver: 1 is equal, more is restless.
 
-    The mean length of the landmarks' second differences over neighbouring frames, each in units
-    of its own face's interocular distance, output over driver. clips: (n,), the clip that each
-    frame is of: a cut is no motion. Only runs of three frames with both faces found count; NaN
-    where there is none or the driver holds still.
+    The mean length of the landmarks' second differences in time over neighbouring frames, each in
+    units of its own face's interocular distance, output over driver. clips: (n,), the clip that
+    each frame is of; numbers: (n,), its place there. Only runs of three frames of a clip count
+    that lie at most `FAR` apart each and have both faces; NaN where there is none or the driver
+    holds still.
     """
     seen = found(points) & found(driver)
-    runs = seen[:-2] & seen[1:-1] & seen[2:] & (clips[:-2] == clips[2:])
+    near = close(clips, numbers)
+    runs = seen[:-2] & seen[1:-1] & seen[2:] & near[:-1] & near[1:]
     if not runs.any():
         return float("nan")
-    output, reference = _restlessness(points, runs), _restlessness(driver, runs)
+    output, reference = (_restlessness(x, numbers, runs) for x in (points, driver))
     return output / reference if reference > 0 else float("nan")
 
 
-def _restlessness(points: Points, runs: npt.NDArray[np.bool_]) -> float:
+def close(clips: Numbers, numbers: Numbers) -> npt.NDArray[np.bool_]:
+    """Which frames of (n,) are followed by one of their clip, at most `FAR` later: (n - 1,)."""
+    steps = np.diff(numbers)
+    near: npt.NDArray[np.bool_] = (np.diff(clips) == 0) & (steps > 0) & (steps <= FAR)
+    return near
+
+
+def _restlessness(points: Points, numbers: Numbers, runs: npt.NDArray[np.bool_]) -> float:
     scaled = points / interocular(points)[:, None, None]
-    bends = np.linalg.norm(scaled[2:] - 2 * scaled[1:-1] + scaled[:-2], axis=-1)
-    return float(bends[runs].mean())
+    # Stored frames need not lie equally apart: what moves evenly must come out as 0.
+    steps = np.diff(numbers)[runs.nonzero()[0][:, None] + [0, 1]][..., None, None]
+    at = runs.nonzero()[0]
+    speeds = [(scaled[at + i + 1] - scaled[at + i]) / steps[:, i] for i in (0, 1)]
+    bends = 2 * (speeds[1] - speeds[0]) / steps.sum(1)
+    return float(np.linalg.norm(bends, axis=-1).mean())

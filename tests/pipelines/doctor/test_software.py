@@ -90,6 +90,6 @@ def test_ray(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert told(software.ray(make_params())) == {"ray": "ok"}
     assert told(software.ray(make_params(ray={"address": f"127.0.0.1:{port}"}))) == {"ray": "ok"}
-    for wrong in (f"127.0.0.1:{closed}", f"ray://127.0.0.1:{closed}", "head"):
+    for wrong in (f"127.0.0.1:{closed}", f"ray://127.0.0.1:{port}", "head"):
         monkeypatch.setenv("RAY_ADDRESS", wrong)
         assert told(software.ray(make_params())) == {"ray": "fail"}

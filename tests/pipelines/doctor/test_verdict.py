@@ -13,7 +13,6 @@ def test_a_line_tells_no_secret() -> None:
 def test_addresses(port: int, closed: int) -> None:
     assert address("host:8080") == ("host", 8080)
     assert address("[::1]:99") == ("::1", 99)
-    assert address("ray://head", 10001) == ("head", 10001)
     assert address("host") is None
     assert address("host:port") is None
     assert knock("127.0.0.1", port) == ""

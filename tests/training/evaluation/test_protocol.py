@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.params.training import Evaluate
-from training.evaluation.protocol import choose, from_json, spread, to_json
+from training.evaluation.protocol import RUN, apart, choose, from_json, runs, spread, to_json
 from training.index import VideoKey
 
 SHOTS, HOLDOUT = (1, 3, 6), 4
@@ -73,8 +73,12 @@ def test_sources_and_holdout_are_disjoint_spread_and_nested():
             assert set(frames) <= set(part.sources[max(part.sources)])
             assert list(frames) == sorted(frames)
         assert set(part.others) <= video - set(part.holdout) and part.others
-        gaps = np.diff([min(video), *part.holdout, max(video)])
-        assert gaps.max() <= len(video) / HOLDOUT + 1, "not spread over the whole video"
+        assert np.diff(part.holdout).tolist() == [1] * (RUN - 1), "no neighbours for jitter"
+    assert apart(protocol, index) == 3, "every third frame of a clip is stored"
+    _, widely = chosen({("a", "x"): 100}, holdout=16)
+    held = np.array(widely.parts[0].holdout).reshape(-1, RUN)
+    assert (np.diff(held, axis=1) == 1).all()
+    assert np.diff([0, *held[:, 0], 100]).max() <= 100 / 4 + RUN, "not over the whole video"
 
 
 def test_the_video_with_most_faces_is_taken():
@@ -157,6 +161,13 @@ def test_a_file_that_names_no_frames_of_the_split_says_so(data):
     index, protocol = chosen(VIDEOS)
     with pytest.raises(UserError, match=r"leave `evaluate\.frames` out"):
         from_json(to_json(protocol, index, {}), Index({("q", "x"): 30}), "frames.json")
+
+
+def test_runs_are_of_neighbours_where_there_is_room():
+    assert runs(20, 8) == [4, 5, 6, 7, 12, 13, 14, 15]
+    assert runs(9, 6) == [0, 1, 2, 3, 4, 5] and runs(8, 8) == list(range(8))
+    assert runs(7, 6) == spread(7, 6), "no room for two runs"
+    assert runs(0, 3) == []
 
 
 def test_spread_covers_the_whole_range():
