@@ -36,8 +36,8 @@ format: $(STAMP) ## Let ruff rewrite the code
 
 bench: $(STAMP) ## Run the benchmarks, each paired with its reference
 	$(BIN)/python -m benchmarks.catalog --sizes 10000,100000
-	$(BIN)/python benchmarks/crop.py
-	$(BIN)/python benchmarks/landmarks.py
+	$(BIN)/python -m benchmarks.crop
+	$(BIN)/python -m benchmarks.landmarks
 
 clean: ## Remove what the demo made, and nothing else (not .venv)
 	@grep -q '^  metadata: sample/metadata' params.yaml || { echo "likeness: params.yaml is not the sample's: data, work and models here are your own, and stay" >&2; exit 2; }

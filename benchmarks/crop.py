@@ -1,6 +1,6 @@
 """The crop kernel against the ffmpeg command, on the same clips in the same run.
 
-    python benchmarks/crop.py [--corpus FOLDER] [--clips 24] [--rounds 2]
+    python -m benchmarks.crop [--corpus FOLDER] [--clips 24] [--rounds 2]
 
 The corpus holds `videos/` and VoxCeleb2's `txt/` tree; without one, a video is synthesised.
 The reference is one `ffmpeg -ss START -i VIDEO -t SECONDS -vf crop,scale,fps=25` per clip with

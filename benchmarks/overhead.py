@@ -1,6 +1,6 @@
 """What Beam, records and manifests add to the crop kernel.
 
-    python benchmarks/overhead.py --corpus PATH
+    python -m benchmarks.overhead --corpus PATH
 
 Cuts the same clips twice, each in a process of its own: by the kernel alone in one plain loop,
 and by the whole crop stage (`python -m pipelines.crop`, one in-memory worker). Prints CPU seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipelines import progress
 from pipelines.errors import StopStage, UserError
@@ -25,6 +25,21 @@ def arguments(doc: str) -> argparse.ArgumentParser:
         "--params", default="params.yaml", metavar="FILE", help="default: %(default)s"
     )
     return parser
+
+
+OF_IDS = ("--person", "--video", "--clip")
+
+
+def joined(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
+    """`--video -x` as `--video=-x`: an id may look like an option, but not be one."""
+    known = {name for action in parser._actions for name in action.option_strings}
+    words, rest = [], list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word in OF_IDS and rest and rest[0].partition("=")[0] not in known:
+            word = f"{word}={rest.pop(0)}"
+        words.append(word)
+    return words
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -115,7 +115,7 @@ def show(plan: Plan, prices: Prices) -> None:
     money = sum(stage.money(prices) for stage in plan.stages)
     totals = (_number(n) for n in (cpu, wall, gpu, plan.disk / 1e9, money))
     table.add_section()
-    table.add_row("all", "", *totals, f"{plan.memory / 1e9:.1f} GB of memory at once")
+    table.add_row(plan.whole, "", *totals, f"{plan.memory / 1e9:.1f} GB of memory at once")
     Console(width=None if sys.stdout.isatty() else 130).print(table)
     given = ", ".join(
         f"{name.replace('_', ' ')} ${value:g}" for name, value in vars(prices).items()

@@ -64,7 +64,10 @@ def _limited(check: Check, params: Params) -> list[Verdict]:
     def body() -> None:
         found: list[Verdict] = []
         try:
-            found.extend(check.run(params))
+            for verdict in check.run(params):
+                found.append(verdict)
+        except UserError as error:
+            found.append(fail(check.name, clean_detail(error), "mend that, then ask again"))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other checks go on
             at = traceback.extract_tb(error.__traceback__)[-1]
             words = f"{type(error).__name__}: {clean_detail(error)} ({at.name}:{at.lineno})"

@@ -76,7 +76,7 @@ def count(params: Params) -> Corpus:
     clips, seconds = 0, 0.0
     ends: dict[str, tuple[float, int]] = {}
     local: set[str] = set()
-    built = storage.exists(params.paths.manifest("catalog"))
+    built = _is_built(params)
     for row in _catalog(params) if built else _annotations(params):
         people.add(row["person"])
         fps = row["fps"] or 25.0
@@ -108,6 +108,17 @@ def count(params: Params) -> Corpus:
         ),
         sorted(ends.keys() - local),
     )
+
+
+def _is_built(params: Params) -> bool:
+    """Whether the catalog that is there is of these sources: another params.yaml may share it."""
+    url = params.paths.manifest("catalog")
+    if not storage.exists(url):
+        return False
+    there: set[str] = set()
+    for batch in ManifestReader(url, ["source"]).batches():
+        there.update(batch["source"].unique().to_pylist())
+    return there == {source.name for source in params.catalog.sources}
 
 
 def _catalog(params: Params) -> Iterator[dict[str, Any]]:

@@ -236,13 +236,16 @@ def _date(text: str | None) -> float | None:
 
 def dvc(params: Params) -> Verdicts:
     """The repository, how its cache links files, and that nothing else is at work in it."""
-    from dvc.exceptions import NotDvcRepoError
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
 
     try:
         repo = Repo(str(Path.cwd()))
     except NotDvcRepoError:
         yield warn("dvc", "no DVC repository here", "run from its root, or `dvc init`")
+        return
+    except DvcException as error:
+        yield fail("dvc", clean_detail(error), "`git init` here, or `dvc init --no-scm -f`")
         return
     kinds = repo.config["cache"].get("type") or ["reflink", "copy"]
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from pipelines import storage
@@ -61,6 +62,14 @@ class Plan:
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 
+    unpriced: tuple[str, ...] = ()
+    """Stages whose time no rate is known of: the sum leaves it out."""
+
+    @property
+    def whole(self) -> str:
+        """What the sum of all stages is called."""
+        return f"all but {', '.join(self.unpriced)}" if self.unpriced else "all"
+
     @property
     def disk(self) -> float:
         """Bytes on disk when all is done."""
@@ -68,8 +77,11 @@ class Plan:
 
 
 def workers_of(params: Params) -> int:
-    """Processes that the Beam options ask for."""
-    found = params.beam.options.get("direct_num_workers", 1)
+    """Processes that the Beam options ask for, the local runner's or a portable one's."""
+    local = params.beam.options.get("direct_num_workers")
+    if local == 0:  # Beam: one for each core
+        return os.cpu_count() or 1
+    found = local or params.beam.options.get("parallelism")
     return found if isinstance(found, int) and found > 0 else 1
 
 
@@ -90,7 +102,9 @@ def estimate(
         Stage("card", "1 card", rates.CARD, wall_seconds=rates.CARD),
     ]
     if params.settings:
-        plan.stages.append(_training(params, corpus, plan, samples_per_second))
+        training = _training(params, corpus, plan, samples_per_second)
+        plan.stages.append(training)
+        plan.unpriced = ("evaluate",) if training.wall_seconds else ("meta_train", "evaluate")
     plan.assumptions += [
         f"{corpus.clips:,} clips of {corpus.videos:,} videos and {corpus.people:,} people, "
         f"{corpus.clip_seconds / 3600:,.1f} hours; counted from {corpus.counted_from}",
@@ -195,17 +209,28 @@ def _training(params: Params, corpus: Corpus, plan: Plan, rate: float | None) ->
     samples = setting.epochs * corpus.videos
     units = f"{samples:,} samples"
     on_gpu = params.ray.gpus_per_worker > 0
+    size = _checkpoints(params, corpus)
     if rate is None and on_gpu:
-        return Stage("meta_train", units, note="give --samples-per-second: see benchmarks/step.py")
+        note = "give --samples-per-second: see benchmarks/step.py"
+        return Stage("meta_train", units, bytes=size, note=note)
     if rate is not None:
         wall = samples / rate
         gpu = wall * params.ray.workers * params.ray.gpus_per_worker
         cpu = wall * params.ray.workers * params.ray.cpus_per_worker
-        return Stage("meta_train", units, cpu, gpu, wall, note=f"{rate:g} samples/s as given")
+        note = f"{rate:g} samples/s as given"
+        return Stage("meta_train", units, cpu, gpu, wall, size, note=note)
     # The work grows with the picture's area, the square of the channels and the frames embedded.
     networks = setting.networks
     share = (networks.image_size / 256) ** 2 * (networks.max_channels / 512) ** 2
     cpu = samples * rates.META_SAMPLE * share * (setting.k + 8) / 16
     cores = max(1.0, params.ray.workers * params.ray.cpus_per_worker)
     note = "full-size cost scaled by area and channels"
-    return Stage("meta_train", units, cpu, wall_seconds=cpu / cores, note=note)
+    return Stage("meta_train", units, cpu, wall_seconds=cpu / cores, bytes=size, note=note)
+
+
+def _checkpoints(params: Params, corpus: Corpus) -> float:
+    """Bytes of the checkpoints that are kept: weights, two moments of each, averages, W."""
+    share = (params.settings[params.setting].networks.max_channels / 512) ** 2
+    networks = 4 * share * (3 * rates.PARAMETERS + rates.AVERAGED)
+    table = 3 * 4 * rates.EMBEDDING * corpus.videos
+    return params.ray.keep * (networks + table)

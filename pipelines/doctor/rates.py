@@ -65,3 +65,6 @@ annotated frame at 229 s on average; clips scattered evenly put the end at 297 s
 CLIP_SECONDS = 8.0
 """Mean length of a clip in the same table: 8.2 s; VoxCeleb2's authors state 7.8 s."""
 ASPECT = 16 / 9
+
+PARAMETERS, AVERAGED, EMBEDDING = 72.6e6, 53.0e6, 512
+"""Weights of the paper's networks with attention, those of E and G alone, and a row of W."""

@@ -76,7 +76,7 @@ def _known(what: str, path: Path, sha256: str, fetched: bool) -> Verdicts:
         if fetched:
             yield warn("weights", f"{what}: not in the cache", f"it is fetched when needed: {path}")
         else:
-            yield warn("weights", f"{what}: no file {path}", "needed for training: put it there")
+            yield fail("weights", f"{what}: no file {path}", "training needs it: put it there")
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines import progress
-from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded
+from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded, joined
 from pipelines.errors import UserError
-from pipelines.forget import repository, requests
+from pipelines.forget import ledger, repository, requests, runs
 from pipelines.forget.check import check
 from pipelines.forget.held import note
+from pipelines.forget.models import Sight
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import unknown, whose
 from pipelines.forget.work import purge
@@ -46,20 +48,10 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def joined(argv: Sequence[str]) -> list[str]:
-    """`--video -x` as `--video=-x`: an id may look like an option."""
-    words, rest = [], list(argv)
-    while rest:
-        word = rest.pop(0)
-        if word in {f"--{kind}" for kind in KINDS} and rest:
-            word = f"{word}={rest.pop(0)}"
-        words.append(word)
-    return words
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m pipelines.forget`."""
-    options = parser().parse_args(joined(sys.argv[1:] if argv is None else argv))
+    made = parser()
+    options = made.parse_args(joined(made, sys.argv[1:] if argv is None else argv))
 
     def command() -> int:
         date = options.date or datetime.date.today().isoformat()
@@ -87,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def forget(params: Params, project: Path, wanted: Sequence[Request]) -> int:
     """Add the lines, delete, and say what comes next."""
     path = params.catalog.takedowns
+    repo = repository.find(project)  # before anything is written: it may be broken
     added = requests.add(path, wanted)
     inforce = requests.read(path)
     if wanted:
@@ -104,11 +97,14 @@ def forget(params: Params, project: Path, wanted: Sequence[Request]) -> int:
     # What held them is noted before anything is deleted that could tell it.
     book = note(params, project, inforce, forgotten, [])
     purged = purge(params, forgotten)
+    # The index that is here has just been noted: it is known like any other.
+    pictures = runs.purge(params, Sight(inforce, book, None))
     note(params, project, inforce, forgotten, purged.files, book)
     progress.say(f"deleted from {params.paths.work}: {purged.words()}")
+    if pictures:
+        progress.say(f"deleted: {pictures} folders of pictures and caches of training")
     if forgotten.shared:
         progress.say(f"kept: {len(forgotten.shared)} videos in which others stay")
-    repo = repository.find(project)
     steps = [
         "dvc repro    # rewrites only the shards that held them; every other tar keeps its bytes"
     ]
@@ -117,7 +113,11 @@ def forget(params: Params, project: Path, wanted: Sequence[Request]) -> int:
             "dvc gc --workspace    # clears the cache of ALL that this workspace does not use"
         )
         steps += [remote.command for remote in repo.remotes]
-    steps.append("git add -A && git commit    # its earlier commits stay: see docs/takedown.md")
+    tracked = " ".join(shlex.quote(name) for name in (path, ledger.url(params)))
+    steps.append(
+        f"git add {tracked} dvc.lock {shlex.quote(params.paths.cards)} && git commit    "
+        "# its earlier commits stay: see docs/takedown.md"
+    )
     steps.append("python -m pipelines.forget --check")
     progress.say("\n  ".join(["next:", *steps]))
     return EXIT_OK
@@ -134,7 +134,7 @@ def prove(params: Params, project: Path) -> int:
     for finding in proof.findings:
         progress.say(f"{finding.file}: {finding.what}; {finding.remedy}")
     for words in proof.saw:
-        progress.say(f"model: {words}")
+        progress.say(f"made: {words}")
     for words in proof.notes:
         progress.say(f"note: {words}")
     looked = f"{proof.files:,} files, {proof.bytes / 1e6:,.1f} MB, {len(inforce)} takedowns"

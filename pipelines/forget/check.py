@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines import progress, storage
-from pipelines.forget import ledger, models, repository
+from pipelines.forget import ledger, models, repository, runs
 from pipelines.forget.contents import Searcher
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten, label, unknown
 from pipelines.forget.work import files_below, owners, strays
+from pipelines.lineage import made
 from pipelines.params import Params, environment
 from pipelines.site.fetch import mirror_urls
 
@@ -41,7 +42,7 @@ class Proof:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     saw: list[str] = field(default_factory=list)
-    """Trained files that saw the data, and those of which nobody can tell."""
+    """What was made of the data, and that of which nobody can tell."""
     files: int = 0
     bytes: int = 0
 
@@ -58,6 +59,7 @@ def areas(params: Params, project: Path, repo: repository.Repository | None) -> 
     """Where to look: the more particular first."""
     paths = params.paths
     found = [
+        Area(storage.join(paths.work, "runs"), "delete it; `dvc repro` trains again without them"),
         Area(paths.work, f"run `{AGAIN}`"),
         Area(paths.data, "run `dvc repro`"),
         Area(paths.metrics, "run `dvc repro`"),
@@ -84,11 +86,7 @@ def check(
     book = ledger.read(params)
     files = {file: r for r in requests if r.digest in book for file in book[r.digest].files}
     searcher = Searcher(forgotten, files)
-    seen_by: dict[str, list[Request]] = {}
-    for request in requests:
-        for digest in book.get(request.digest, ledger.Held()).datasets:
-            seen_by.setdefault(digest, []).append(request)
-    current = _current(params)
+    sight = models.Sight(requests, book, current_index(params))
     with (
         storage.scratch_folder(params.paths.work) as scratch,
         progress.simple("check", "files", None) as tick,
@@ -105,9 +103,13 @@ def check(
                 shown = _shown(url, project)
                 if what := searcher.look(path, shown):
                     proof.findings.append(Finding(shown, what, area.remedy))
-                if path.suffix == ".safetensors":
-                    proof.saw += _lineage(path, shown, seen_by, current)
+                if storage.is_local(url):  # a sidecar's video lies beside it
+                    path = storage.local_path(url)
+                name = shown.removesuffix(made.SIDECAR)
+                proof.saw += [f"{name}: {words}" for words in models.told(path, sight)]
     _ownerless(params, project, forgotten, proof)
+    for folder, why in runs.shown(params, sight):
+        proof.findings.append(Finding(_shown(str(folder), project), why, f"run `{AGAIN}`"))
     _remotes(repo, book, requests, proof)
     _notes(params, project, repo, book, requests, forgotten, proof)
     return proof
@@ -157,29 +159,10 @@ def _files(places: Sequence[Area], left_out: Sequence[Path]) -> Iterator[tuple[A
         done.append(root)
 
 
-# --- models ----------------------------------------------------------------------------------
-
-
-def _current(params: Params) -> str | None:
+def current_index(params: Params) -> str | None:
+    """Digest of the index that is here."""
     url = params.paths.manifest("shard")
     return storage.digest_bytes(storage.read_bytes(url)) if storage.exists(url) else None
-
-
-def _lineage(
-    path: Path, shown: str, seen_by: dict[str, list[Request]], current: str | None
-) -> Iterator[str]:
-    trained_on = models.datasets(path)
-    if trained_on is None:
-        yield f"{shown}: does not say what it was trained on"
-        return
-    requests = dict.fromkeys(r for digest in sorted(trained_on) for r in seen_by.get(digest, ()))
-    if requests:
-        yield f"{shown}: trained on data of {', '.join(map(label, requests))}"
-    elif odd := sorted(trained_on - {current}):
-        yield (
-            f"{shown}: trained on the dataset {odd[0][:16]}, which is neither the one here nor "
-            "in the ledger: whether it held them cannot be told"
-        )
 
 
 def _in_mirror(params: Params, forgotten: Forgotten) -> int:

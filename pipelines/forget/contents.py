@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipelines import storage
 from pipelines.forget.requests import Request
 from pipelines.forget.search import Names
-from pipelines.forget.whose import Forgotten, label
+from pipelines.forget.whose import Forgotten, Row, label
 from pipelines.manifest import ROW_GROUP
 from pipelines.report.table import rows_of
 from pipelines.schemas import DOWNLOADS
@@ -80,8 +80,8 @@ class Searcher:
                 text = "\n".join(value for value in column.unique().to_pylist() if value)
                 if found := self._names.find(text.encode()):
                     return f"its rows name {found}"
-            if request := next(covered(self._forgotten, batch), None):
-                return f"it has rows of {label(request)}"
+            if found_row := next(covered(self._forgotten, batch), None):
+                return f"it has rows of {label(found_row[0])}"
         return None
 
     def _in_facts(self, path: Path) -> Request | None:
@@ -103,7 +103,7 @@ class Searcher:
         return None
 
 
-def covered(forgotten: Forgotten, batch: pa.RecordBatch) -> Iterator[Request]:
+def covered(forgotten: Forgotten, batch: pa.RecordBatch) -> Iterator[tuple[Request, Row]]:
     """The requests that rows of any manifest or record fall under, by what the columns mean."""
     names = set(batch.schema.names)
     if not (names.issuperset(MEANING) or names.issuperset({"video", "origin"})):
@@ -111,10 +111,10 @@ def covered(forgotten: Forgotten, batch: pa.RecordBatch) -> Iterator[Request]:
     columns = [name for name in MEANING if name in names]
     if any(not pa.types.is_string(batch.schema.field(name).type) for name in columns):
         return
-    for row in batch.select(columns).to_pylist():
-        whole = all(value is not None for value in row.values())
-        if whole and (request := forgotten.of_row(row)):
-            yield request
+    kept = [*columns, *({"split"} & names)]
+    for row in batch.select(kept).to_pylist():
+        if all(row[name] is not None for name in columns):
+            yield from ((request, row) for request in forgotten.all_of_row(row))
 
 
 def _batches(path: Path, parquet: bool) -> Iterator[pa.RecordBatch]:

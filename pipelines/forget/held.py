@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.forget import ledger, repository
-from pipelines.forget.contents import covered
+from pipelines.forget.contents import MEANING, covered
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten
 from pipelines.forget.work import files_below
@@ -32,11 +32,15 @@ def note(
         for request in inforce:
             book.setdefault(request.digest, ledger.Held())
         for path, oid in _manifests(params, project):
-            for request, is_index in _holds(path, forgotten):
-                if is_index:
-                    book[request.digest].datasets.add(storage.sha256(path))
-                if oid:
-                    book[request.digest].objects.add(oid)
+            holding, is_index = _holds(path, forgotten)
+            digest = storage.sha256(path) if is_index else ""
+            for request in inforce:
+                held = book[request.digest]
+                if is_index and request not in holding:
+                    held.without.add(digest)
+                if request in holding:
+                    held.datasets |= {(digest, split) for split in holding[request] if is_index}
+                    held.objects |= {oid} if oid else set()
     for request, size, sha256 in files:
         book[request.digest].files.add((size, sha256))
     ledger.write(params, book, inforce)
@@ -58,18 +62,20 @@ def _manifests(params: Params, project: Path) -> Iterator[tuple[Path, str | None
                 yield path, oid
 
 
-def _holds(path: Path, forgotten: Forgotten) -> set[tuple[Request, bool]]:
+def _holds(path: Path, forgotten: Forgotten) -> tuple[dict[Request, set[str]], bool]:
+    """Whom a table holds, of an index in which splits, and whether it is an index."""
+    found: dict[Request, set[str]] = {}
     with path.open("rb") as file:
         if file.read(4) != b"PAR1":
-            return set()
+            return {}, False
     try:
         with pq.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            columns = [n for n in ("person", "video", "key", "origin") if n in names]
-            return {
-                (request, "shard_sha256" in names)
-                for batch in table.iter_batches(ROW_GROUP, columns=columns)
-                for request in covered(forgotten, batch)
-            }
+            is_index = "shard_sha256" in names
+            columns = [n for n in (*MEANING, "origin", "split") if n in names]
+            for batch in table.iter_batches(ROW_GROUP, columns=columns):
+                for request, row in covered(forgotten, batch):
+                    found.setdefault(request, set()).add(row.get("split") or "")
     except (pa.ArrowInvalid, OSError):
-        return set()
+        return {}, False
+    return found, is_index

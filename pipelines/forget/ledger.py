@@ -21,8 +21,9 @@ from pipelines.params import Params
 NAME = "forgotten.json"
 ABOUT = (
     "Written by `python -m pipelines.forget`. For every line of takedowns.csv, by digest: the "
-    "datasets (sha256 of index.parquet), the DVC objects (md5) and the files (bytes, sha256) "
-    "that held it. docs/takedown.md explains."
+    "datasets (sha256 of index.parquet, split), the DVC objects (md5) and the files (bytes, "
+    "sha256) that held it, and the datasets that were looked at and did not (without). "
+    "docs/takedown.md explains."
 )
 
 
@@ -30,15 +31,19 @@ ABOUT = (
 class Held:
     """What held one request."""
 
-    datasets: set[str] = field(default_factory=set)
+    datasets: set[tuple[str, str]] = field(default_factory=set)
+    """(digest, split); split "": any."""
+    without: set[str] = field(default_factory=set)
+    """Digests of datasets that were looked at and did not hold it."""
     objects: set[str] = field(default_factory=set)
     files: set[tuple[int, str]] = field(default_factory=set)
 
-    def update(self, other: Held) -> None:
-        """Add what another look found."""
-        self.datasets |= other.datasets
-        self.objects |= other.objects
-        self.files |= other.files
+    def was_in(self, digest: str, split: str = "") -> bool | None:
+        """Whether a dataset, or a split of it, held the request; None where that is not known."""
+        splits = {own for known, own in self.datasets if known == digest}
+        if not splits:
+            return False if digest in self.without else None
+        return not split or "" in splits or split in splits
 
 
 Ledger = dict[str, Held]
@@ -67,7 +72,11 @@ def read(params: Params) -> Ledger:
 
 def _held(entry: dict[str, Any]) -> Held:
     files = {(int(size), str(sha256)) for size, sha256 in entry["files"]}
-    return Held(set(entry["datasets"]), set(entry["objects"]), files)
+    # Ledgers of before named no split.
+    datasets = {
+        (one, "") if isinstance(one, str) else (one[0], one[1]) for one in entry["datasets"]
+    }
+    return Held(datasets, set(entry.get("without", ())), set(entry["objects"]), files)
 
 
 def write(params: Params, ledger: Ledger, requests: Iterable[Request]) -> None:
@@ -76,6 +85,7 @@ def write(params: Params, ledger: Ledger, requests: Iterable[Request]) -> None:
         {
             "item": digest,
             "datasets": sorted(held.datasets),
+            "without": sorted(held.without),
             "objects": sorted(held.objects),
             "files": sorted(held.files),
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.errors import clean_detail
+from pipelines.errors import UserError, clean_detail
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Repository:
 
 
 def find(folder: Path) -> Repository | None:
-    """The repository of a folder, None outside of one."""
+    """The repository of a folder, None outside of one. Raises UserError for a broken one."""
     try:
-        from dvc.exceptions import NotDvcRepoError
+        from dvc.exceptions import DvcException, NotDvcRepoError
         from dvc.repo import Repo
     except ImportError:
         return None
@@ -60,6 +60,11 @@ def find(folder: Path) -> Repository | None:
         repo = Repo(str(folder))
     except NotDvcRepoError:
         return None
+    except DvcException as error:  # a folder of DVC that git does not know, a damaged config
+        raise UserError(
+            f"DVC cannot open the repository of {folder} ({clean_detail(error)}); its cache may "
+            "hold them: mend that first (`git init`, or `dvc init --no-scm -f`)"
+        ) from None
     remotes = []
     for name, settings in sorted(repo.config["remote"].items()):
         # DVC keeps a folder's address relative to its config file and resolves it itself.

@@ -15,6 +15,8 @@ from pipelines.errors import UserError, nearest
 
 COLUMNS = ("kind", "id", "date", "reason")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
+LONGEST = {"person": 100, "video": 100, "clip": 302}
+"""Characters of an id, as the catalog has them; a clip's key joins three."""
 _CLIP = re.compile(r"[A-Za-z0-9_-]+_[A-Za-z0-9_-]+_[A-Za-z0-9_-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 YOUTUBE_ID = 11
@@ -99,9 +101,10 @@ def request(kind: str, name: str, date: str, reason: str) -> Request:
             f"expected person, video or clip, found {kind!r}{nearest(kind, TAKEDOWN_KINDS)}"
         )
     name = name.replace("/", "_") if kind == "clip" else name
-    if not _IDENTIFIER.fullmatch(name):
+    if not _IDENTIFIER.fullmatch(name) or len(name) > LONGEST[kind]:
         raise UserError(
-            f"{kind} {name!r}: an id has letters, digits, - and _ alone; give the id, not a link"
+            f"{kind} {name[:120]!r}: an id has letters, digits, - and _ alone, at most "
+            f"{LONGEST[kind]}; give the id, not a link"
         )
     if kind == "clip" and not _CLIP.fullmatch(name):
         # Such a line would match no clip, and whoever asked would stay in.

@@ -61,6 +61,13 @@ class Forgotten:
         found = self.videos.get(video)
         return found or (self.request(person, name, "") if slash else self.request("", video, ""))
 
+    def all_of_row(self, row: Row) -> list[Request]:
+        """Every request that a row falls under: a clip's own besides its person's."""
+        if "person" not in row:
+            return [request] if (request := self.of_row(row)) else []
+        names = (("person", row["person"]), ("video", row["video"]), ("clip", row.get("key", "")))
+        return [self._by_id[name] for name in names if name in self._by_id]
+
     def names(self) -> Names:
         """All their names, to look for in bytes; labels name the line, never the id."""
         labels = {name: f"{label(r)} (by a name that follows)" for name, r in self.ids.items()}

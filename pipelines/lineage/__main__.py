@@ -20,7 +20,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipelines import progress, storage
-from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.command import EXIT_OK, arguments, guarded, joined
 from pipelines.errors import UserError
 from pipelines.lineage.dataset import Asked, Project, count
 from pipelines.lineage.trace import Backward, Forward, Node, as_json, forward
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--index", action="append", default=[], metavar="FILE", help="an index.parquet of before"
     )
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args(argv)
+    options = parser.parse_args(joined(parser, sys.argv[1:] if argv is None else argv))
 
     def command() -> int:
         asked = _asked(options)

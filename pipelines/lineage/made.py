@@ -140,7 +140,11 @@ def find(roots: Sequence[str | Path]) -> Iterator[Made | UserError]:
             spoken_for = Path(top + SIDECAR).is_file()
             for path in sorted(paths):
                 told = path.suffix == TENSORS or f"{path.name}{SIDECAR}" in names
-                if path.name.startswith(".") or path in seen or not (told or path.suffix in MEDIA):
+                if (
+                    path.name.startswith(".")
+                    or path in seen
+                    or not (told or path.suffix.lower() in MEDIA)
+                ):
                     continue
                 seen.add(path)
                 try:

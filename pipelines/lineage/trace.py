@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.forget import ledger
+from pipelines.forget.requests import Request
 from pipelines.lineage import made
 from pipelines.lineage.dataset import Asked, Index, Project, count, read_index
 from pipelines.lineage.made import Input, Made
@@ -214,9 +216,12 @@ class Forward:
 
 def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forward:
     """Find what holds the clips, and what learned from them or was given them."""
+    # What was forgotten is in no index any more; the ledger still knows where it was.
+    past = ledger.read(project.params).get(Request(asked.kind, asked.id).digest, ledger.Held())
     tables = {digest: asked.rows(index.clips) for digest, index in project.indexes.items()}
     held = {digest: table for digest, table in tables.items() if len(table)}
-    files = {s: k for table in held.values() for s, k in project.files_of(table).items()}
+    files = {sha256: "a file that was deleted" for _, sha256 in past.files}
+    files |= {s: k for table in held.values() for s, k in project.files_of(table).items()}
     found = list(made.find(roots))
     touched: dict[Path, Touched] = {}
     grew = True
@@ -225,7 +230,7 @@ def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forw
         for thing in found:
             if isinstance(thing, UserError) or thing.path in touched:
                 continue
-            if relation := _relation(thing, tables, files):
+            if relation := _relation(thing, tables, files, past):
                 touched[thing.path] = Touched(str(thing.path), thing.kind, *relation)
                 if thing.kind == "person" and relation[0] in (LEARNED, USED):
                     # Videos know their person by its digest alone.
@@ -250,7 +255,7 @@ def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forw
 
 
 def _relation(
-    thing: Made, tables: dict[str, pa.Table], files: dict[str, str]
+    thing: Made, tables: dict[str, pa.Table], files: dict[str, str], past: ledger.Held
 ) -> tuple[str, str] | None:
     """How a file relates to the clips; None: it has nothing to do with them."""
     spared: tuple[str, str] | None = None
@@ -264,6 +269,13 @@ def _relation(
             continue
         digest, split = dataset
         if digest not in tables:
+            if past.was_in(digest, split):
+                return LEARNED, f"from {split or 'all'} of the dataset {digest[:16]}, now forgotten"
+            if past.was_in(digest):
+                spared = SPARED, f"from {split}, and these clips were in another"
+                continue
+            if past.was_in(digest) is False:
+                continue
             unknown = UNKNOWN, f"from the dataset {digest}, whose index is not at hand"
             continue
         splits = set(tables[digest]["split"].to_pylist())

@@ -22,9 +22,11 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from pipelines import progress, storage
 from pipelines.command import EXIT_BUDGET, EXIT_OK, guarded
+from pipelines.errors import UserError
 from pipelines.report.changes import Change, Comparison, Person, compare
 from pipelines.report.table import Names, pack
 from pipelines.report.templating import render_page, size
@@ -148,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def command() -> int:
+        if options.output and Path(options.output).is_dir():
+            raise UserError(f"-o {options.output}: is a folder; name a file, such as compare.html")
         found = compare(options.old, options.new)
         if options.output:
             data = page(found)

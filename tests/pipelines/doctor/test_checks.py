@@ -12,6 +12,7 @@ import pytest
 from pipelines.doctor import checks
 from pipelines.doctor.__main__ import main
 from pipelines.doctor.verdict import Verdicts, ok
+from pipelines.errors import UserError
 from pipelines.params import Params
 
 MakeParams = Callable[..., Params]
@@ -30,22 +31,30 @@ def test_no_check_takes_the_doctor_down(make_params: MakeParams) -> None:
         time.sleep(30)
         yield ok("late", "never said")
 
+    def mistaken(params: Params) -> Verdicts:
+        yield ok("free", "75 GB")
+        raise UserError("sample/metadata: no such folder")
+
     def works(params: Params) -> Verdicts:
         yield ok("works", "fine")
 
     chosen = [checks.Check("dies", dies), checks.Check("leaves", leaves)]
+    chosen += [checks.Check("mistaken", mistaken)]
     chosen += [checks.Check("hangs", hangs, 0.1), checks.Check("works", works)]
     found = list(checks.run(make_params(), tuple(chosen)))
     assert [(v.name, v.level) for v in found] == [
         ("before", "ok"),
         ("dies", "fail"),
         ("leaves", "fail"),
+        ("free", "ok"),
+        ("mistaken", "fail"),
         ("hangs", "fail"),
         ("works", "ok"),
     ]
     assert "ZeroDivisionError" in found[1].words
     assert "secret" not in found[1].line()
-    assert "0.1 s" in found[3].words
+    assert "no such folder" in found[4].words and "report" not in found[4].line()
+    assert "0.1 s" in found[5].words
 
 
 def test_every_check_runs_here(

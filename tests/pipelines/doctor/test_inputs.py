@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -114,6 +115,10 @@ def test_takedowns_and_lists(make_params: MakeParams, tmp_path: Path) -> None:
 def test_dvc(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert told(inputs.dvc(make_params())) == {"dvc": "warn"}
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("")  # as a download of the project without git has it
+    assert told(inputs.dvc(make_params())) == {"dvc": "fail"}
+    shutil.rmtree(tmp_path / ".dvc")
     assert dvc(["init", "-q", "--no-scm"]) == 0
     assert told(inputs.dvc(make_params())) == {"dvc": "ok"}
     lock = tmp_path / ".dvc" / "tmp" / "rwlock"

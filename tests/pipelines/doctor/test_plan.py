@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from pipelines import catalog
 from pipelines.doctor import plan, rates
 from pipelines.doctor.__main__ import main
 from pipelines.doctor.corpus import Corpus, count, voxceleb2
-from pipelines.doctor.verdict import fail
 from pipelines.errors import UserError
 from pipelines.params import Params, load
 
@@ -115,6 +115,11 @@ def test_training_is_priced_as_told(make_params: MakeParams) -> None:
     assert made.cpu_seconds == pytest.approx(200 * rates.META_SAMPLE)
     on_gpu = make_params(settings={"paper": content | {"epochs": 2}}, ray={"gpus_per_worker": 1.0})
     assert "samples-per-second" in plan.estimate(on_gpu, own, 1)["meta_train"].note
+    blind = plan.estimate(on_gpu, own, 1)
+    assert blind.whole == "all but meta_train, evaluate"
+    # Three checkpoints of 1.08 GB each, and W of 100 videos.
+    assert blind["meta_train"].bytes == pytest.approx(3 * (1.083e9 + 100 * 6144), rel=0.01)
+    assert plan.estimate(params, own, 1).whole == "all but evaluate"
     told_rate = plan.estimate(on_gpu, own, 1, 4.0)["meta_train"]
     assert told_rate.gpu_seconds == told_rate.wall_seconds == 50
     free = plan.Prices(0, 0, 3600, 0)
@@ -163,6 +168,35 @@ def test_what_belongs_to_the_plan_is_refused_without_it(
     assert out == ""
 
 
-def test_no_catalog_no_plan(make_params: MakeParams, params_file: Callable[..., str]) -> None:
+def test_no_catalog_no_plan(
+    make_params: MakeParams, params_file: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--params", params_file(make_params()), "--plan"]) == 2
-    assert fail("x", "y", "z").level == "fail"
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_another_params_yaml_s_catalog_is_not_counted(make_params: MakeParams) -> None:
+    params = make_params()
+    clips(params, 5)
+    catalog.build(params)
+    assert count(params).counted_from == "catalog.parquet"
+    (source,) = params.catalog.sources
+    renamed = params.catalog.model_copy(
+        update={"sources": (source.model_copy(update={"name": "another"}),)}
+    )
+    assert count(params.model_copy(update={"catalog": renamed})).counted_from == "the annotations"
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        ({}, 1),
+        ({"direct_num_workers": 3}, 3),
+        ({"direct_num_workers": 0}, os.cpu_count()),
+        ({"parallelism": 7}, 7),
+    ],
+)
+def test_workers_are_those_that_beam_will_start(
+    make_params: MakeParams, options: dict[str, int], workers: int
+) -> None:
+    assert plan.workers_of(make_params(beam={"options": options})) == workers

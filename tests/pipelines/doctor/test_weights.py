@@ -62,3 +62,10 @@ def test_the_backbone_is_the_one_that_training_fetches() -> None:
     perceptual = pytest.importorskip("training.perceptual", reason="needs torch")
     known = perceptual.CAFFE_VGG19
     assert (known.url, known.sha256) == weights.VGG19
+
+
+def test_a_file_that_is_not_there_would_stop_training(make_params: MakeParams) -> None:
+    nowhere = {"vggface": {"weight": 1.0, "url": "weights/vgg_face_dag.pth"}}
+    params = make_params(settings={"paper": {"content": nowhere}})
+    (line,) = (x for x in lines(weights.weights(params)).splitlines() if "vggface" in x)
+    assert line.startswith("fail") and "no file weights/vgg_face_dag.pth" in line

@@ -23,9 +23,9 @@ def test_the_ledger_names_nobody(worked: Params, tmp_path: Path) -> None:
     text = Path(ledger.url(worked)).read_text()
     assert LEAVER not in text
     book = ledger.read(worked)
-    assert book[inforce[0].digest].datasets == {digest}
+    assert book[inforce[0].digest].datasets == {(digest, "")}
     assert book[inforce[0].digest].files == {(3, "ff")}
-    assert book[inforce[1].digest] == ledger.Held()
+    assert book[inforce[1].digest] == ledger.Held(without={digest})
     index.unlink()
     held.note(worked, tmp_path, inforce[:1], whose(worked, inforce), [])
     assert ledger.read(worked) == {inforce[0].digest: book[inforce[0].digest]}

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from relatives import give_digests, run, write_tensors, write_video
 
+from pipelines import storage
+from pipelines.forget import ledger, requests
 from pipelines.lineage.__main__ import main
 from pipelines.params import Params
 
@@ -75,3 +77,28 @@ def test_damaged_files_are_told_and_do_not_stop_it(
         "step-000000090.safetensors",
         "x.mp4",
     ]
+
+
+def test_after_a_takedown_the_ledger_still_knows(
+    project: Params, family: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The index that held them is gone by then, and so are their rows."""
+    index = Path(project.paths.manifest("shard"))
+    digest = storage.sha256(index)
+    crop = give_digests(project)["id0_v0_00000"]
+    person = {"parents": [{"kind": "frames", "sha256": crop}]}
+    write_tensors(tmp_path / "results/p.safetensors", "person", person)
+    takedowns = Path(project.catalog.takedowns)
+    takedowns.write_text("kind,id,date,reason\nperson,id0,,\nperson,id1,,\n")
+    first, second = requests.read(str(takedowns))
+    book = {
+        first.digest: ledger.Held({(digest, "train")}, files={(1, crop)}),
+        second.digest: ledger.Held(without={digest}),
+    }
+    ledger.write(project, book, [first, second])
+    index.unlink()
+    told = run(capsys, "--person", "id0", "--look", "people")
+    relations = {Path(one["path"]).name: one["relation"] for one in told["made"]}
+    assert relations["small.safetensors"] == relations["mona.mp4"] == "learned from it"
+    assert relations["p.safetensors"] == "was given it"
+    assert run(capsys, "--person", "id1", "--look", "people")["made"] == []
