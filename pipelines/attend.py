@@ -11,7 +11,7 @@ import queue
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psutil
 
@@ -33,6 +33,8 @@ def attend(run: Callable[[], object]) -> None:
     usual = threading.excepthook
 
     def body() -> None:
+        # Ctrl-C is for the thread that waits; whatever is started here inherits that.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             run()
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
@@ -47,9 +49,8 @@ def attend(run: Callable[[], object]) -> None:
             usual(failure)
 
     threading.excepthook = hook
-    with _interrupts_kept_out():
-        threading.Thread(target=body, name="beam", daemon=True).start()
     try:
+        threading.Thread(target=body, name="beam", daemon=True).start()
         failure = ended.get()
         if failure is not None:
             raise failure
@@ -57,16 +58,6 @@ def attend(run: Callable[[], object]) -> None:
         _end_workers()  # The hook stays, to swallow what their threads say of it.
         raise
     threading.excepthook = usual
-
-
-@contextlib.contextmanager
-def _interrupts_kept_out() -> Iterator[None]:
-    """Threads started in the block, and their threads and processes, do not get Ctrl-C."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(words: str) -> str:

@@ -59,8 +59,23 @@ def test_a_lost_worker_ends_the_wait(
     assert time.monotonic() - started < 10
 
 
-def test_ctrl_c_ends_the_wait_and_the_workers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+class Late(threading.Thread):
+    """Leaves `start` when the signal was sent: a Ctrl-C that comes before the wait."""
+
+    sent = threading.Event()
+
+    def start(self) -> None:
+        super().start()
+        self.sent.wait(60)
+
+
+@pytest.mark.parametrize("thread", [threading.Thread, Late])
+def test_ctrl_c_ends_the_wait_and_the_workers_alone(
+    thread: type[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr("pipelines.attend.threading.Thread", thread)
+    Late.sent.clear()
     idle = "import time; time.sleep(60)"
     workers: list[subprocess.Popen[bytes]] = []
     bystander = subprocess.Popen([sys.executable, "-c", idle])
@@ -70,6 +85,7 @@ def test_ctrl_c_ends_the_wait_and_the_workers_alone(monkeypatch: pytest.MonkeyPa
         while not any("sdk_worker_main" in w for w in psutil.Process(workers[0].pid).cmdline()):
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
+        Late.sent.set()
         threading.Event().wait(60)
 
     try:
