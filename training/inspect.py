@@ -3,7 +3,8 @@
 Takes videos and pictures (the credentials in them, and the sidecar beside them), folders of
 pictures, and model, checkpoint and person files (their checksum). Nothing in them is run or
 trusted, and nothing is fetched. Ends with 0 where all were made by Likeness and are intact, 1
-where one was altered since, 3 where one has no credentials, 2 where one cannot be looked at.
+where one was altered since, 3 where one has no credentials, 4 where one is intact but signed
+with a certificate that nobody here knows, 2 where one cannot be looked at.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from pipelines.errors import UserError
 from pipelines.lineage import made
 from training.marking import State, Verdict, sidecar_path, verify
 from training.marking.credentials import SUFFIX, TYPES
+from training.marking.verdict import Vouched
 
-EXIT_ALTERED, EXIT_NONE = 1, 3
+EXIT_ALTERED, EXIT_NONE, EXIT_UNKNOWN = 1, 3, 4
 EXITS = {State.MADE: EXIT_OK, State.ALTERED: EXIT_ALTERED, State.NONE: EXIT_NONE}
-SEVERITY = (EXIT_OK, EXIT_NONE, EXIT_ALTERED, EXIT_USAGE)
+SEVERITY = (EXIT_OK, EXIT_UNKNOWN, EXIT_NONE, EXIT_ALTERED, EXIT_USAGE)
 COLOURS = {State.MADE: "green", State.ALTERED: "red", State.NONE: "yellow"}
 
 
@@ -45,6 +47,19 @@ class Finding:
     """Names and values for people, in order."""
     facts: dict[str, Any]
     sha256: str
+    known: bool = True
+    """Whether someone here knows who signed it; what is not signed has nobody to know."""
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line: what an unknown signer says is told as that."""
+        doubt = ", if a signer whom nobody here knows is to be believed"
+        return self.state + (doubt if self.exit == EXIT_UNKNOWN else "")
+
+    @property
+    def exit(self) -> int:
+        """The exit status that this finding alone would give."""
+        return EXITS[self.state] or (EXIT_OK if self.known else EXIT_UNKNOWN)
 
 
 def inspect(path: Path, trust: str | None = None) -> Finding:
@@ -74,9 +89,16 @@ def _of_media(verdict: Verdict) -> Finding:
         elif not said.holds:
             told.append(("told by", "credentials that were changed: do not believe them"))
     told += [("note", note) for note in verdict.notes]
-    facts = said.facts if said else {}
+    if said and said.signer.vouched is Vouched.UNKNOWN:
+        told.append(("remedy", "--trust PEM, with the certificate that its maker gave you"))
     return Finding(
-        str(verdict.path), verdict.state, verdict.why, tuple(told), facts, verdict.sha256
+        str(verdict.path),
+        verdict.state,
+        verdict.why,
+        tuple(told),
+        facts=said.facts if said else {},
+        sha256=verdict.sha256,
+        known=said is None or said.signer.vouched is not Vouched.UNKNOWN,
     )
 
 
@@ -137,8 +159,8 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
 
 def _together(folder: Path, findings: list[Finding]) -> Finding:
     """One finding for the pictures of a folder: the worst, with how many there are of each."""
-    worst = max(findings, key=lambda one: SEVERITY.index(EXITS[one.state]))
-    counts = Counter(str(one.state) for one in findings)
+    worst = max(findings, key=lambda one: SEVERITY.index(one.exit))
+    counts = Counter(one.headline for one in findings)
     why = [f"{Path(one.path).name}: {', '.join(one.why)}" for one in findings if one.why]
     absent = sorted(_expected(folder) - {Path(one.path).name for one in findings})
     why += [f"{name}: is gone" for name in absent]
@@ -163,7 +185,8 @@ def _plain(text: str) -> str:
 def show(finding: Finding) -> None:
     """A verdict in one line, then what is known."""
     console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-    verdict = Text.assemble(f"{_plain(finding.path)}: ", (finding.state, COLOURS[finding.state]))
+    colour = "yellow" if finding.exit == EXIT_UNKNOWN else COLOURS[finding.state]
+    verdict = Text.assemble(f"{_plain(finding.path)}: ", (finding.headline, colour))
     console.print(verdict, soft_wrap=True)
     for name, value in (*(("because", word) for word in finding.why), *finding.told):
         if value:
@@ -198,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             finding = _together(named, findings) if named.is_dir() else findings[0]
             found.append(finding)
-            codes.append(EXITS[finding.state])
+            codes.append(finding.exit)
             if not options.json:
                 show(finding)
         if options.json:

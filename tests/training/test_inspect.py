@@ -17,7 +17,7 @@ from training import inspect as command
 from training import tensor_file
 from training.marking import keys, sidecar_path, sign
 
-MADE, ALTERED, USAGE, NONE = 0, 1, 2, 3
+MADE, ALTERED, USAGE, NONE, UNKNOWN = 0, 1, 2, 3, 4
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,22 @@ def test_what_became_of_it(video: Path, capsys: pytest.CaptureFixture[str]) -> N
     sidecar_path(video).unlink()
     assert command.main([str(video)]) == NONE
     assert capsys.readouterr().out.strip() == f"{video}: no credentials"
+
+
+def test_a_signer_whom_nobody_here_knows(
+    video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate = video.with_name("theirs.pem")
+    certificate.write_text(keys(None, None).chain)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(video.with_name("elsewhere")))
+    assert command.main([str(video)]) == UNKNOWN
+    told = capsys.readouterr().out
+    assert "made by Likeness, if a signer whom nobody here knows is to be believed" in told
+    assert "--trust" in told
+    assert command.main([str(video), "--trust", str(certificate)]) == MADE
+    assert capsys.readouterr().out.startswith(f"{video}: made by Likeness\n")
+    flip(video, -50)
+    assert command.main([str(video)]) == ALTERED
 
 
 def test_the_worst_of_several_decides(
