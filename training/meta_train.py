@@ -88,21 +88,22 @@ def prepare(params: Params) -> Run:
         raise UserError(
             f"{index} is not a readable manifest ({reason}); delete it and rerun the shard stage"
         ) from None
-    run = plan(params, storage.digest_bytes(data))
-    if run.setting.batch % params.ray.workers:
+    setting = params.settings[params.setting]
+    if setting.batch % params.ray.workers:
         raise UserError(
-            f"settings.{params.setting}.batch is {run.setting.batch}, which has no equal parts "
+            f"settings.{params.setting}.batch is {setting.batch}, which has no equal parts "
             f"for ray.workers {params.ray.workers}"
         )
-    if (run.setting.batch // params.ray.workers) % run.setting.meta.accumulate:
+    if (setting.batch // params.ray.workers) % setting.meta.accumulate:
         raise UserError(
-            f"settings.{params.setting}.meta.accumulate is {run.setting.meta.accumulate}, which "
-            f"does not divide a worker's {run.setting.batch // params.ray.workers} episodes"
+            f"settings.{params.setting}.meta.accumulate is {setting.meta.accumulate}, which "
+            f"does not divide a worker's {setting.batch // params.ray.workers} episodes"
         )
-    settings.networks(run.setting)
-    settings.meta(run.setting)
-    settings.content_loss(run.setting.content)
-    return run
+    settings.networks(setting)
+    settings.meta(setting)
+    setting = settings.pinned(setting)
+    settings.content_loss(setting.content)
+    return plan(params, setting, storage.digest_bytes(data))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -146,17 +146,28 @@ def load(
         return Pixels()
     if name == "random":
         return random_backbone("vgg19", seed, average_pool=average_pool)
-    if weights is None and name == "vgg19":
-        weights = CAFFE_VGG19
+    weights = _named(name, weights)
+    path = fetch(name, weights, cache or default_cache())
+    backbone = _squeezenet(average_pool) if name == "squeezenet" else _vgg(name, average_pool)
+    _fill(backbone, _read(name, path), name, weights)
+    return backbone
+
+
+def digest(name: str, weights: Weights | None = None, *, cache: Path | None = None) -> str:
+    """The whole sha256 of a backbone's file; empty for `random` and `pixels`, which have none."""
+    if name in ("random", "pixels"):
+        return ""
+    return _sha256(fetch(name, _named(name, weights), cache or default_cache()))
+
+
+def _named(name: str, weights: Weights | None) -> Weights:
+    weights = weights or (CAFFE_VGG19 if name == "vgg19" else None)
     if weights is None:
         raise BackboneUnavailable(
             f"{name}: no weights named; give a path or URL and its sha256, or choose "
             "squeezenet, random or pixels as backbone"
         )
-    path = fetch(name, weights, cache or default_cache())
-    backbone = _squeezenet(average_pool) if name == "squeezenet" else _vgg(name, average_pool)
-    _fill(backbone, _read(name, path), name, weights)
-    return backbone
+    return weights
 
 
 def default_cache() -> Path:
@@ -226,13 +237,17 @@ def fetch(name: str, weights: Weights, cache: Path) -> Path:
 
 
 def _checked(name: str, path: Path, sha: str) -> Path:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _sha256(path)
     if not found.startswith(sha):
         raise BackboneUnavailable(
             f"{name}: {path} has sha256 {found}, not {sha}; delete it or correct the params"
         )
     return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(name: str, url: str, path: Path, sha: str) -> None:

@@ -74,9 +74,8 @@ def shard_cache(params: Params) -> str:
     return storage.join(local, "shard_cache")
 
 
-def plan(params: Params, index_sha256: str) -> Run:
-    """The run that params ask for, on the dataset of that digest."""
-    setting = params.settings[params.setting]
+def plan(params: Params, setting: Setting, index_sha256: str) -> Run:
+    """The run that params ask for, with their setting pinned, on the dataset of that digest."""
     deciding = setting.model_dump(mode="json", exclude={"epochs", "about", "adapt"})
     code = source_digest(Path(__file__).with_name(f"{name}.py") for name in DECIDING)
     digest = storage.digest(code, index_sha256, json.dumps(deciding, sort_keys=True))

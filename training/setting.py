@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Backbone, Setting
@@ -11,6 +12,8 @@ from training import perceptual
 from training.losses import ContentLoss
 from training.meta import MetaConfig
 from training.networks import NetworkConfig
+
+T = TypeVar("T")
 
 
 def networks(setting: Setting) -> NetworkConfig:
@@ -29,17 +32,33 @@ def meta(setting: Setting) -> MetaConfig:
         raise UserError(f"settings: meta: {error}") from None
 
 
+def pinned(setting: Setting) -> Setting:
+    """The setting with the whole sha256 of each content backbone's file, as it is here.
+
+    So a run is named by the weights that it learns from, other nodes must have the same ones, and
+    the model tells which they were. Raises StopStage where a file cannot be had.
+    """
+    content = {
+        name: backbone.model_copy(update={"sha256": _available(perceptual.digest, name, backbone)})
+        for name, backbone in setting.content.items()
+    }
+    return setting.model_copy(update={"content": content})
+
+
 def content_loss(content: Mapping[Any, Backbone | Mapping[str, Any]]) -> ContentLoss:
     """Backbones by name with their weights, loaded. Raises StopStage where one cannot be had."""
     parts = []
     for name, given in content.items():
         backbone = given if isinstance(given, Backbone) else Backbone.model_validate(given)
-        weights = perceptual.Weights(backbone.url, backbone.sha256, backbone.rgb)
-        try:
-            loaded = perceptual.load(
-                name, weights if backbone.url else None, average_pool=backbone.average_pool
-            )
-        except perceptual.BackboneUnavailable as error:
-            raise StopStage(str(error)) from None
-        parts.append((loaded, backbone.weight))
+        load = partial(perceptual.load, average_pool=backbone.average_pool)
+        parts.append((_available(load, name, backbone), backbone.weight))
     return ContentLoss(*parts)
+
+
+def _available(get: Callable[[str, perceptual.Weights | None], T], name: str, of: Backbone) -> T:
+    """What `get` makes of a backbone's weights. Raises StopStage where they cannot be had."""
+    weights = perceptual.Weights(of.url, of.sha256, of.rgb) if of.url else None
+    try:
+        return get(name, weights)
+    except perceptual.BackboneUnavailable as error:
+        raise StopStage(str(error)) from None

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
+from pipelines import storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params
 from pipelines.params.training import Adapt, Backbone, Evaluate, Meta, Networks, Setting
@@ -57,6 +59,19 @@ def test_impossible_networks_are_told(networks: dict[str, int], words: str) -> N
     setting = Setting(content=PIXELS, networks=Networks(**networks))
     with pytest.raises(UserError, match=words):
         settings.networks(setting)
+
+
+def test_a_pinned_setting_names_the_weights_that_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save({}, file)
+    vgg19 = Backbone(weight=0.15, url=str(file), average_pool=True)
+    pinned = settings.pinned(Setting(content=PIXELS | {"vgg19": vgg19}))
+    assert pinned.content["vgg19"] == vgg19.model_copy(update={"sha256": storage.sha256(file)})
+    assert pinned.content["pixels"] == PIXELS["pixels"]
+    assert settings.pinned(pinned) == pinned
+    torch.save({"of": "others"}, file)
+    with pytest.raises(StopStage, match="delete it or correct the params"):
+        settings.content_loss(pinned.content)
 
 
 def test_missing_weights_stop_with_the_remedy() -> None:

@@ -54,7 +54,7 @@ def params_of(shards: Shards, **changes: Any) -> Params:
 
 def run_of(shards: Shards, **changes: Any) -> Run:
     params = params_of(shards, **changes)
-    run = plan(params, storage.sha256(shards.index))
+    run = plan(params, params.settings[params.setting], storage.sha256(shards.index))
     return replace(run, cache=str(shards.folder.parent / "cache"))
 
 
@@ -273,11 +273,12 @@ def test_more_epochs_go_on_from_where_fewer_ended(shards: Shards) -> None:
 
 
 def test_whatever_decides_the_result_makes_another_run(shards: Shards) -> None:
+    other = params_of(shards)
     names = {
         run_of(shards).name,
         run_of(shards, seed=1).name,
         run_of(shards, meta={"lr_generator": 1e-3}).name,
-        replace(plan(params_of(shards), "0" * 64)).name,
+        plan(other, other.settings[other.setting], "0" * 64).name,
     }
     assert len(names) == 4
     adapt = {"iterations": 7}
