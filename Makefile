@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PARAMS ?= params.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-slow lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: $(STAMP) ## Rebuild the embedded sample, train a tiny network on it, anima
 
 test: $(STAMP) ## Run the tests (prints what was skipped and why)
 	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## Run the long fault tests: kills, full disks, clusters (an hour)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

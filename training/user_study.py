@@ -1,8 +1,9 @@
 """The paper's user study: a page of triplets, and USER from the answers that raters send back.
 
 `python -m training.user_study answers.csv [...]` prints USER for each method and T with its
-interval over people. USER is arXiv 1905.08233's user accuracy: of three pictures of a person,
-two of them real, how often the generated one is found. Lower is better, a third is chance.
+interval over people, and with `--results results/SETTING` the paper's table with it. USER is
+arXiv 1905.08233's user accuracy: of three pictures of a person, two of them real, how often the
+generated one is found. Lower is better, a third is chance.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import base64
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,14 +27,16 @@ from pipelines.command import EXIT_OK, guarded
 from pipelines.errors import UserError
 from training.evaluation.frames import Pixels
 from training.evaluation.methods import MADE
-from training.evaluation.person import Record
+from training.evaluation.person import SELF, Record
 from training.evaluation.protocol import Part
+from training.evaluation.table import NOTHING, header_lines, json_bytes, table_row
 from training.metrics.bootstrap import Estimate, interval, resamples
 
 TEMPLATE = Path(__file__).parent / "templates" / "user_study.html"
 QUALITY = 92
 COLUMNS = ("study", "rater", "triplet", "person", "method", "shots", "right")
 RESAMPLES, CONFIDENCE = 1000, 0.95
+PAGE = re.compile(r'<script type="application/json" id="study">(.*?)</script>', re.DOTALL)
 
 
 class Triplet(NamedTuple):
@@ -147,6 +151,49 @@ def groups(answers: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]
     return found
 
 
+def evaluated(folder: str, study: str) -> dict[str, Any]:
+    """results.json of the evaluation whose page was answered.
+
+    Raises UserError where there is none in the folder, or the one of another page.
+    """
+    try:
+        html = storage.read_bytes(storage.join(folder, "user_study.html")).decode()
+        results: dict[str, Any] = json.loads(
+            storage.read_bytes(storage.join(folder, "results.json"))
+        )
+        found = PAGE.search(html)
+        page_of = json.loads(found[1])["id"] if found else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"--results {folder}: no evaluation's results: {error}") from None
+    if page_of != study:
+        raise UserError(
+            f"--results {folder}: its page is {page_of}, and the answers are to {study}; name the "
+            "results of the evaluation whose page was sent"
+        )
+    return results
+
+
+def paper_table(results: Mapping[str, Any], users: Mapping[str, Estimate]) -> str:
+    """The table of arXiv 1905.08233 in Markdown, USER included: methods by T."""
+    by_shots: dict[str, Any] = results["all"][SELF]
+    names = dict.fromkeys(name for t in by_shots.values() for m in t.values() for name in m)
+    kinds = (("FID", "FD-"), ("SSIM",), ("CSIM",))
+    columns = [next((n for n in names if n.startswith(kind)), None) for kind in kinds]
+    shown = [name for name in columns if name]
+    rows = []
+    for method in (name for name in MADE if any(name in t for t in by_shots.values())):
+        cells = []
+        for shots, methods in by_shots.items():
+            means = [methods.get(method, {}).get(name, {}).get("mean") for name in shown]
+            texts = [f"{mean:.4g}" if mean is not None else NOTHING for mean in means]
+            found = users.get(f"{method} {shots}")
+            cells.append(" / ".join([*texts, f"{found.mean:.2f}" if found else NOTHING]))
+        rows.append(table_row([method, *cells]))
+    return "\n".join(
+        [f"## {' / '.join([*shown, 'USER'])}", "", *header_lines(["", *by_shots]), *rows]
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m training.user_study`."""
     parser = argparse.ArgumentParser(
@@ -155,18 +202,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("answers", nargs="+", metavar="FILE", help="what raters downloaded")
+    parser.add_argument(
+        "--results", metavar="FOLDER", help="of the evaluation: print the paper's table with USER"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="JSON", help="write USER there, a DVC metrics file"
+    )
     options = parser.parse_args(argv)
 
     def command() -> int:
         answers = read_answers(options.answers)
         raters = len({row["rater"] for row in answers})
         progress.say(f"{len(answers)} answers of {raters} raters; USER [{CONFIDENCE:.0%} interval]")
+        results = evaluated(options.results, answers[0]["study"]) if options.results else None
+        users = {}
         for name, rows in groups(answers).items():
-            share, low, high, people = user(rows)
+            users[name] = share, low, high, people = user(rows)
             progress.say(
                 f"{name:<10} {share:.2f} [{low:.2f}, {high:.2f}]  "
                 f"{len(rows)} answers, {people} people"
             )
+        if results is not None:
+            progress.say(paper_table(results, users))
+        if options.output:
+            # The names that metrics/evaluate.json gives the other metrics.
+            numbers = {f"{n.replace(' T=', '.T')}.USER": round(u.mean, 6) for n, u in users.items()}
+            storage.write_bytes(options.output, json_bytes(numbers))
         return EXIT_OK
 
     return guarded(command)

@@ -199,6 +199,35 @@ def test_user_is_the_share_of_right_picks_resampled_by_people(tmp_path, capsys):
     assert "80 answers of 2 raters" in said and "FF T=8     0.38 [0." in said
 
 
+def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_path, capsys):
+    page = document(html)["id"]
+    means = {"FD-squeezenet": 634.2, "SSIM": 0.605, "PSNR": 20.4, "CSIM-mobilefacenet": 0.302}
+    row = {name: {"mean": mean} for name, mean in means.items()}
+    methods = {"FF": row | {"SSIM": {"mean": None}}, "FT": row, "untrained": row}
+    results = {"all": {"self": {"T=1": methods, "T=8": methods}, "cross": {}}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "user_study.html").write_text(html)
+    answers = [("p", "FT", True), ("q", "FT", False), ("p", "FF", True), ("q", "FF", True)]
+    mine = write(tmp_path / "mine.csv", answers, study=page)
+    metrics = tmp_path / "metrics" / "user.json"
+    assert user_study.main([mine, "--results", str(tmp_path), "-o", str(metrics)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-6:] == [
+        "## FD-squeezenet / SSIM / CSIM-mobilefacenet / USER",
+        "",
+        "|  | T=1 | T=8 |",
+        "|---|---|---|",
+        "| FF | 634.2 / – / 0.302 / – | 634.2 / – / 0.302 / 1.00 |",
+        "| FT | 634.2 / 0.605 / 0.302 / – | 634.2 / 0.605 / 0.302 / 0.50 |",
+    ]
+    assert json.loads(metrics.read_text()) == {"FF.T8.USER": 1.0, "FT.T8.USER": 0.5}
+    other = write(tmp_path / "other.csv", answers, study="of-another")
+    assert user_study.main([other, "--results", str(tmp_path)]) == 2
+    assert "the answers are to of-another; name" in capsys.readouterr().err
+    assert user_study.main([mine, "--results", str(tmp_path / "nowhere")]) == 2
+    assert "no evaluation's results" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -75,7 +75,7 @@ def _paper(
     ssim = next(m for m in framewise if m.name == "SSIM")
     metrics = [m for m in (distributional[0] if distributional else None, ssim, csim) if m]
     lines = [f"## {' / '.join(m.name for m in metrics)}", ""]
-    lines += _header(["", *(f"T={shots}" for shots in summary.shots)])
+    lines += header_lines(["", *(f"T={shots}" for shots in summary.shots)])
     for method in summary.methods:
         cells = [
             " / ".join(
@@ -84,11 +84,12 @@ def _paper(
             )
             for shots in summary.shots
         ]
-        lines.append(_row([method, *cells]))
+        lines.append(table_row([method, *cells]))
     return [
         *lines,
         "",
-        "USER comes from people: user_study.html, `python -m training.user_study`.",
+        "USER comes from people: send them user_study.html; `python -m training.user_study` puts "
+        "what they answer into this table.",
         "",
     ]
 
@@ -101,11 +102,11 @@ def _table(summary: Summary, mode: str, shots: int, metrics: Sequence[Metric]) -
     frames = summary.frames.get((mode, shots))
     yield f"### T = {shots}, {people} people" + (f", {frames:,} frames" if frames else "")
     yield ""
-    yield from _header(["", *(_heading(metric) for metric in metrics)])
+    yield from header_lines(["", *(_heading(metric) for metric in metrics)])
     for method in (name for name in ORDER if any(cell.method == name for cell in cells)):
         row = [cells.get(Cell(mode, shots, method, metric.name)) for metric in metrics]
         shown = (_interval(e, m, people) for e, m in zip(row, metrics, strict=True))
-        yield _row([method, *shown])
+        yield table_row([method, *shown])
     yield ""
 
 
@@ -119,7 +120,7 @@ def _differences(summary: Summary, framewise: Sequence[Metric]) -> Iterator[str]
     yield ""
     yield "Self-reenactment. **Bold** where the interval holds no 0."
     yield ""
-    yield from _header(["", "T", *(_heading(metric) for metric in metrics)])
+    yield from header_lines(["", "T", *(_heading(metric) for metric in metrics)])
     pairs = list(dict.fromkeys((cell.method, cell.shots) for cell in cells))
     order = [f"{ours} - {theirs}" for ours, theirs in COMPARED]
     for method, shots in sorted(pairs, key=lambda pair: (order.index(pair[0]), pair[1])):
@@ -129,20 +130,22 @@ def _differences(summary: Summary, framewise: Sequence[Metric]) -> Iterator[str]
             text = _interval(estimate, metric, estimate.people if estimate else 0, sign="+")
             sure = estimate and (estimate.low > 0 or estimate.high < 0)
             shown.append(f"**{text}**" if sure else text)
-        yield _row([method.replace(" - ", " − "), str(shots), *shown])
+        yield table_row([method.replace(" - ", " − "), str(shots), *shown])
     yield ""
 
 
 def _left_out(left_out: Iterable[LeftOut]) -> list[str]:
-    rows = [_row([x.person, ", ".join(f"T={t}" for t in x.shots), x.why]) for x in left_out]
-    return ["## Left out", "", *_header(["person", "of", "why"]), *rows, ""] if rows else []
+    rows = [table_row([x.person, ", ".join(f"T={t}" for t in x.shots), x.why]) for x in left_out]
+    return ["## Left out", "", *header_lines(["person", "of", "why"]), *rows, ""] if rows else []
 
 
-def _header(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|---" * len(cells) + "|"]
+def header_lines(cells: Sequence[str]) -> list[str]:
+    """A Markdown table's first two lines."""
+    return [table_row(cells), "|---" * len(cells) + "|"]
 
 
-def _row(cells: Iterable[str]) -> str:
+def table_row(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
