@@ -71,20 +71,22 @@ class Project:
     @cached_property
     def _places(self) -> pa.Table | None:
         """Of each clip: where it was cut, and the file it was cut into."""
-        crops = self.table("crop", ["key", "sha256", "source_sha256", "first_frame", "frames"])
+        columns = ["key", "video", "sha256", "source_sha256", "first_frame", "frames"]
+        crops = self.table("crop", columns)
         links = self.table("catalog", ["key", "url", "media"])
         if crops is None or links is None:
             return None
         return crops.join(links, "key", join_type="left outer")
 
     def clip_of(self, sha256: str) -> Row | None:
-        """The clip whose file, or whose whole video, has this digest."""
+        """Key and link of the clip whose file, or whose whole video, has this digest."""
         if self._places is None or not sha256:
             return None
         for column in ("sha256", "source_sha256"):
             found = self._places.filter(pc.equal(self._places[column], sha256))
             if len(found):
-                return {"key": found["key"][0].as_py(), "whole": column == "source_sha256"}
+                row = found.slice(length=1).to_pylist()[0]
+                return {"key": row["key"], "url": self.link(row), "whole": column != "sha256"}
         return None
 
     def files_of(self, clips: pa.Table) -> dict[str, str]:
@@ -103,7 +105,8 @@ class Project:
         """Key, source link, start and end in seconds, and tar of each clip."""
         table = clips.select(["key", "person", "video", "split", "shard"])
         if self._places is not None:
-            table = table.join(self._places, "key", join_type="left outer")
+            places = self._places.drop_columns("video")
+            table = table.join(places, "key", join_type="left outer")
         for batch in table.sort_by("key").to_batches():
             for row in batch.to_pylist():
                 start, frames = row.get("first_frame"), row.get("frames")

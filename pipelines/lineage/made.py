@@ -1,4 +1,4 @@
-"""What files say of their own making: models, checkpoints, people, generated videos.
+"""What files say of their own making: models, checkpoints, people, generated videos, evaluations.
 
 Torch-free, and nothing is run: a safetensors file opens with its length and a JSON header, a
 video or picture has a sidecar, or else its embedded credentials. Whether what they say is true
@@ -19,6 +19,8 @@ from pipelines.errors import UserError
 TENSORS = ".safetensors"
 TENSOR_FORMAT, TENSOR_KEY = "likeness-1", "likeness"
 SIDECAR, SIDECAR_FORMAT = ".likeness.json", "likeness-sidecar-1"
+EVALUATION = "results.json"
+"""Speaks for the tables, pictures and pages in its folder."""
 ASSERTION = "org.likeness.lineage"
 MEDIA = (".mp4", ".png", ".jpg", ".jpeg", ".gif")
 LARGEST_HEADER = 100_000_000
@@ -34,7 +36,7 @@ class Made:
 
     path: Path
     kind: str
-    """model, checkpoint, person or video."""
+    """model, checkpoint, person, video or evaluation."""
     facts: Facts
 
 
@@ -62,11 +64,14 @@ def read(path: Path) -> Made:
             return Made(path, "video", _read_sidecar(sidecar))
         if path.is_file() and (facts := _read_embedded(path)) is not None:
             return Made(path, "video", facts)
+        beside = path / EVALUATION if path.is_dir() else path.with_name(EVALUATION)
+        if beside.is_file():
+            return Made(path, "evaluation", _read_evaluation(beside))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged, or not made by Likeness") from error
     raise UserError(
-        f"{path}: nothing tells how it was made: neither a sidecar {path.name}{SIDECAR} beside "
-        "it nor credentials in it"
+        f"{path}: nothing tells how it was made: neither a sidecar {path.name}{SIDECAR} nor an "
+        f"evaluation's {EVALUATION} beside it nor credentials in it"
     )
 
 
@@ -99,6 +104,13 @@ def _read_sidecar(path: Path) -> Facts:
     if told["format"] != SIDECAR_FORMAT:
         raise ValueError("of another format")
     return _mapping(told["facts"])
+
+
+def _read_evaluation(path: Path) -> Facts:
+    told = json.loads(path.read_bytes())
+    if told["kind"] != "evaluation":
+        raise ValueError("of another kind")
+    return {key: told[key] for key in ("setting", "model", "dataset", "code")}
 
 
 def _read_embedded(path: Path) -> Facts | None:
@@ -140,18 +152,21 @@ def find(roots: Sequence[str | Path]) -> Iterator[Made | UserError]:
             spoken_for = Path(top + SIDECAR).is_file()
             for path in sorted(paths):
                 told = path.suffix == TENSORS or f"{path.name}{SIDECAR}" in names
+                evaluation = path.name == EVALUATION
                 if (
                     path.name.startswith(".")
                     or path in seen
-                    or not (told or path.suffix.lower() in MEDIA)
+                    or not (told or evaluation or path.suffix.lower() in MEDIA)
                 ):
                     continue
                 seen.add(path)
                 try:
                     if told or not spoken_for:
-                        yield read(path)
+                        thing = read(path)
+                        if evaluation or thing.kind != "evaluation":  # its pictures: not each
+                            yield thing
                 except UserError as error:
-                    if told:  # any other picture may well be somebody else's
+                    if told:  # any other file may well be somebody else's
                         yield error
 
 
@@ -206,6 +221,7 @@ def dataset_of(facts: Facts) -> tuple[str, str] | None:
 def about(facts: Facts) -> str:
     """Facts in a few words."""
     words = [str(facts[key]) for key in ("name", "setting_name") if facts.get(key)]
+    words += [facts["setting"]] if isinstance(facts.get("setting"), str) else []
     for key in ("step", "epoch", "variant", "frames", "code"):
         value = facts.get(key)
         if isinstance(value, str | int | float) and not isinstance(value, bool):

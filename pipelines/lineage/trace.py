@@ -97,7 +97,8 @@ class Backward:
         node = self._made(one, depth)
         clip = self._project.clip_of(one.sha256)
         if clip:
-            node.note = f"{'the video of' if clip['whole'] else 'is'} the clip {clip['key']}"
+            is_clip = "the video of" if clip["whole"] else "is"
+            node.note = f"{is_clip} the clip {clip['key']}, from {clip['url']}"
         return node
 
     def _lookup(self, one: Input) -> Made | None:
@@ -279,6 +280,8 @@ def _relation(
             unknown = UNKNOWN, f"from the dataset {digest}, whose index is not at hand"
             continue
         splits = set(tables[digest]["split"].to_pylist())
+        if thing.kind == "evaluation" and split in splits:
+            return USED, f"from {split} of the dataset {digest[:16]}, to be measured on"
         if split in splits or (splits and not split):
             return LEARNED, f"from {split or 'all'} of the dataset {digest[:16]}"
         if splits:

@@ -1,5 +1,6 @@
 """From a file back to the clips and links that made it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -103,10 +104,33 @@ def test_a_driver_that_is_a_clip_of_the_dataset(
     facts = {"model": {"sha256": "", "facts": model_facts(digest)}, "driver": {"sha256": crop}}
     video = write_video(tmp_path / "results/v.mp4", facts)
     driver = next(one for one in run(capsys, str(video))["from"] if one["kind"] == "driver")
-    assert driver["note"] == "is the clip id1_v1_00000"
+    link = project.download.url.replace("{video_id}", "v1")
+    assert driver["note"] == f"is the clip id1_v1_00000, from {link}"
     told = run(capsys, "--clip", "id1/v1/00000")
     (touched,) = [one for one in told["made"] if one["relation"] == "was given it"]
     assert (touched["path"], touched["detail"]) == (str(video), "as its driver: id1_v1_00000")
+
+
+@pytest.mark.parametrize("name", ["table.md", "results.json", "grid.png", ""])
+def test_an_evaluation_s_files(
+    digest: str, family: dict[str, Path], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = Path("results/small")
+    folder.mkdir(parents=True)
+    (folder / "table.md").write_text("# Evaluation")
+    (folder / "grid.png").write_bytes(b"no credentials")
+    model = {"path": "models/small.safetensors", "sha256": storage.sha256(family["model"])}
+    told = {"kind": "evaluation", "setting": "small", "model": model, "code": "1", "all": {}}
+    told["dataset"] = {"index_sha256": digest, "split": "test"}
+    (folder / "results.json").write_text(json.dumps(told))
+    back = run(capsys, str(folder / name))
+    # What it was measured on, then the model and what that had learned from.
+    assert kinds(back) == ["evaluation", ["dataset", "source"], ["model", ["dataset", "source"]]]
+    assert [one["name"] for one in back["from"]] == ["split test", str(family["model"])]
+    (touched,) = [o for o in run(capsys, "--person", "id2")["made"] if o["kind"] == "evaluation"]
+    assert touched["relation"] == "was given it" and "from test" in touched["detail"]
+    (spared,) = [o for o in run(capsys, "--person", "id1")["made"] if o["kind"] == "evaluation"]
+    assert spared["relation"] == "same dataset, other split"
 
 
 def test_another_state_of_the_dataset(

@@ -68,6 +68,7 @@ def test_damaged_files_are_told_and_do_not_stop_it(
     family["video"].unlink()
     Path("results").mkdir()
     Path("results/holiday.jpg").write_bytes(b"somebody else's picture")
+    Path("results/results.json").write_text('{"of": "somebody else"}')
     Path("results/x.mp4.likeness.json").write_text("{")
     Path("results/x.mp4").write_text("x")
     told = run(capsys, "--clip", "id0_v0_00000", "--look", "people")
