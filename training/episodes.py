@@ -40,6 +40,8 @@ LARGEST_CROP = 2048
 
 Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
+Shown = tuple[bytes, Points, str]
+"""A frame's JPEG, its points (68, 2) in pixels of it, and its name for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +82,34 @@ def draw(
     return faceless[: count - len(faces)] + faces
 
 
-def compose(shown: Iterable[tuple[bytes, Points, str]], size: int, row: int) -> Episode:
-    """Decode and rasterise (JPEG, points (68, 2), its name) of K sources and the target, last.
+def compose(shown: Sequence[Shown], size: int, row: int) -> Episode:
+    """Decode and rasterise K sources and the target, last. Raises ValueError as `_painted`."""
+    painted = _painted([shown], len(shown) - 1, size)
+    source, source_landmarks, target, target_landmarks = (
+        np.moveaxis(field[0], -1, -3) for field in painted
+    )
+    return Episode(source, source_landmarks, target, target_landmarks, row)
 
+
+def _painted(episodes: Sequence[Iterable[Shown]], k: int, size: int) -> list[Pixels]:
+    """The fields of a batch but `rows`: (B, K, S, S, 3) twice and (B, S, S, 3) twice.
+
+    Each picture is painted where the batch wants it: fresh memory costs more than drawing.
     Raises ValueError naming a picture that does not decode.
     """
-    decoded = [(*_decode(jpeg, size, name), points) for jpeg, points, name in shown]
-    pictures = np.stack([picture for picture, _, _ in decoded])
-    drawings = np.stack([rasterize(points, size, source_size=side) for _, side, points in decoded])
-    pictures, drawings = pictures.transpose(0, 3, 1, 2), drawings.transpose(0, 3, 1, 2)
-    return Episode(pictures[:-1], drawings[:-1], pictures[-1], drawings[-1], row)
+    shapes = ((len(episodes), k, size, size, 3), (len(episodes), size, size, 3))
+    source, source_landmarks, target, target_landmarks = fields = [
+        np.zeros(shape, np.uint8) for shape in shapes for _ in range(2)
+    ]
+    for at, shown in enumerate(episodes):
+        pictures, drawings = (
+            [*source[at], target[at]],
+            [*source_landmarks[at], target_landmarks[at]],
+        )
+        for (jpeg, points, name), picture, drawing in zip(shown, pictures, drawings, strict=True):
+            picture[:], side = _decode(jpeg, size, name)
+            rasterize(points, size, source_size=side, out=drawing)
+    return fields
 
 
 def _decode(jpeg: bytes, size: int, name: str) -> tuple[Pixels, int]:
@@ -177,8 +197,17 @@ class Episodes(Dataset):
 
     def read(self, video: int, frames: Sequence[int]) -> Episode:
         """An episode of given frames, the target last."""
-        shown = ((self.jpeg(frame), self.points(frame), self.name(frame)) for frame in frames)
-        return compose(shown, self.size, video)
+        return compose(list(self._shown(frames)), self.size, video)
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        """The episodes of a batch's places, as `stack` would have them."""
+        shown = [self._shown(self.draw(epoch, video)) for epoch, video in places]
+        fields = _painted(shown, self.k, self.size)
+        rows = torch.tensor([video for _, video in places])
+        return [*map(torch.from_numpy, fields), rows]
+
+    def _shown(self, frames: Sequence[int]) -> Iterator[Shown]:
+        return ((self.jpeg(frame), self.points(frame), self.name(frame)) for frame in frames)
 
     def jpeg(self, frame: int) -> bytes:
         """A frame as it is stored."""
@@ -248,6 +277,10 @@ def unstack(tensors: Sequence[torch.Tensor]) -> EpisodeBatch:
     return EpisodeBatch(source, source_landmarks, target, target_landmarks, tensors[-1])
 
 
+def _as_it_is(batch: list[torch.Tensor]) -> list[torch.Tensor]:
+    return batch
+
+
 class EpisodeLoader:
     """Batches read ahead by workers, and the place of the next *unused* batch.
 
@@ -270,7 +303,7 @@ class EpisodeLoader:
         self._loader = DataLoader(
             episodes,
             batch_sampler=sampler,
-            collate_fn=stack,
+            collate_fn=_as_it_is,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             persistent_workers=workers > 0,

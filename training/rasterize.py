@@ -46,9 +46,6 @@ def _segments() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
 ENDS, COLOURS = _segments()
 PEN = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)])
 """(dx, dy): the pixels whose centres lie within half the thickness, 1, of a point of the line."""
-BORDER = 2
-"""Pixels around the picture that a line just outside of it, with the pen on it, may touch."""
-
 RGB = COLOURS.view("V3")[:, 0]
 """(segments,): the colours, three bytes each as one item."""
 
@@ -57,16 +54,23 @@ DRAWN = 60
 
 
 def rasterize(
-    points: npt.ArrayLike, size: int = 256, *, source_size: int = 256
+    points: npt.ArrayLike,
+    size: int = 256,
+    *,
+    source_size: int = 256,
+    out: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Draw landmarks (68, 2), x then y in pixels of a square of `source_size`, as (size, size, 3).
 
     Coordinates are scaled, then rounded to pixels; the line is 2 thick at every size. Landmarks
-    with a NaN among them, no face found, make a black picture.
+    with a NaN among them, no face found, make a black picture. `out` is a black picture to draw
+    into, contiguous.
     """
+    if out is None:
+        out = np.zeros((size, size, 3), np.uint8)
     scaled_p2 = np.asarray(points, np.float64)[:DRAWN]
     if not np.isfinite(scaled_p2).all():
-        return np.zeros((size, size, 3), np.uint8)
+        return out
     if source_size != size:
         scaled_p2 = (scaled_p2 + 0.5) * (size / source_size) - 0.5  # pixel centres stay centres
     # Far outside, where nothing shows, a wild point must not make a line of a million pixels.
@@ -74,22 +78,24 @@ def rasterize(
 
     start_s2, end_s2 = pixels_p2[ENDS[:, 0]], pixels_p2[ENDS[:, 1]]
     steps_s = np.abs(end_s2 - start_s2).max(axis=1)
-    segment_n = np.repeat(np.arange(len(ENDS)), steps_s + 1)  # n: every pixel of every segment
-    offset_s = np.cumsum(steps_s + 1) - (steps_s + 1)
-    walked_n = np.arange(len(segment_n)) - offset_s[segment_n]
     slope_s2 = (end_s2 - start_s2) / np.maximum(steps_s, 1)[:, None]
-    line_n2 = start_s2[segment_n] + np.floor(slope_s2[segment_n] * walked_n[:, None] + 0.5).astype(
-        np.intp
-    )
-    near_n = ((line_n2 >= -1) & (line_n2 <= size)).all(axis=1)
-    x_n, y_n = (line_n2[near_n] + BORDER).T
-    rgb_n = RGB[segment_n[near_n]]
+    pixels_s = steps_s + 1
+    offset_s = np.cumsum(pixels_s) - pixels_s
+    walked_n = np.arange(pixels_s.sum()) - np.repeat(offset_s, pixels_s)  # n: every line's pixels
 
-    # One item a pixel, in a canvas with a border: every touched pixel is one index of a flat
-    # array. Of several colours at a pixel the last drawn stays: numpy assigns in order.
-    side = size + 2 * BORDER
-    canvas = np.zeros(side * side, RGB.dtype)
-    pen = PEN @ (1, side)
-    canvas[((y_n * side + x_n)[:, None] + pen).ravel()] = np.repeat(rgb_n, len(pen))
-    inner = slice(BORDER, -BORDER)
-    return np.ascontiguousarray(canvas.view(np.uint8).reshape(side, side, 3)[inner, inner])
+    def along(axis: int) -> npt.NDArray[np.intp]:
+        moved_n = np.repeat(slope_s2[:, axis], pixels_s) * walked_n + 0.5
+        place_n: npt.NDArray[np.intp] = np.floor(moved_n).astype(np.intp)
+        return place_n + np.repeat(start_s2[:, axis], pixels_s)
+
+    # One item a pixel of a flat array. Of several colours at a pixel the last drawn stays: numpy
+    # assigns in order.
+    x_n, y_n = along(0), along(1)
+    index_q = ((y_n * size + x_n)[:, None] + PEN @ (1, size)).ravel()  # q: pixels under the pen
+    rgb_q = np.repeat(RGB, pixels_s * len(PEN))
+    if pixels_p2.min() < 1 or pixels_p2.max() > size - 2:
+        touched_q2 = (np.stack((x_n, y_n), axis=1)[:, None] + PEN).reshape(-1, 2)
+        inside_q = ((touched_q2 >= 0) & (touched_q2 < size)).all(axis=1)
+        index_q, rgb_q = index_q[inside_q], rgb_q[inside_q]
+    out.reshape(-1).view(RGB.dtype)[index_q] = rgb_q
+    return out

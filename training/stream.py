@@ -22,7 +22,7 @@ import torch
 import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset
 
-from training.episodes import Episode, Points, compose, draw, parse_points, stack, unstack
+from training.episodes import Episode, Points, Shown, compose, draw, parse_points, stack, unstack
 from training.index import FewFrames, ShardIndex
 from training.meta import EpisodeBatch
 from training.sampler import SHARDS, shuffled
@@ -100,7 +100,7 @@ class EpisodeStream(IterableDataset):
 
     def _drawn(
         self, samples: Iterator[Sample], urls: list[str], epoch: int
-    ) -> Iterator[tuple[list[tuple[bytes, Points, str]], int]]:
+    ) -> Iterator[tuple[list[Shown], int]]:
         """What each video of these tars shows, undecoded, and its row."""
         tars = groupby(_named(samples), key=lambda sample: sample["__url__"])
         seen = set()
@@ -128,9 +128,7 @@ class EpisodeStream(IterableDataset):
         if left:
             raise ValueError(f"{url} lacks {min(left)}, but the index says so: make it anew")
 
-    def _draw(
-        self, video: int, clips: dict[int, Sample], epoch: int, url: str
-    ) -> list[tuple[bytes, Points, str]]:
+    def _draw(self, video: int, clips: dict[int, Sample], epoch: int, url: str) -> list[Shown]:
         index = self.index
 
         def member(clip: int, suffix: str) -> bytes:

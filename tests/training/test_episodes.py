@@ -140,6 +140,14 @@ def test_collate_makes_a_batch_that_the_learner_takes(shards: Shards) -> None:
     assert ready.source.is_floating_point()
 
 
+@pytest.mark.parametrize("size", [SIDE, 48])
+def test_a_batch_read_at_once_is_its_episodes(shards: Shards, size: int) -> None:
+    episodes = shards.open(size=size)
+    places = EpisodeSampler(len(episodes), 2, episodes.seed)
+    for batch, of in zip(loader(episodes, 2, workers=1), places, strict=True):
+        assert same(batch, collate([episodes[place] for place in of]))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_do_not_depend_on_workers(shards: Shards, workers: int) -> None:
     alone = loader(shards.open(), 2)
