@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,35 @@ from pipelines.params import Params
 MakeParams = Callable[..., Params]
 
 
-def test_weights(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A site that gives one file, with empty caches beside it."""
     monkeypatch.setenv("LIKENESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "net.pth").touch()
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            raise AssertionError("doctor downloads nothing")
+
+        def log_message(self, format: str, *args: object) -> None:
+            asked.append(self.path)
+
+    handler = partial(Handler, directory=str(tmp_path / "site"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+    assert asked
+
+
+def test_weights(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, site: str, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(weights.PUBLISHED, "vgg19", (f"{site}/net.pth", "d01eb7cb"))
+    monkeypatch.setattr(weights, "FAN_SITE", f"{site}/gone/")
     monkeypatch.setattr(weights.importlib.util, "find_spec", lambda _: object())
     here = tmp_path / "net.pth"
     here.write_bytes(b"weights")
@@ -43,7 +72,7 @@ def test_weights(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_p
         if word in line
     }
     assert by_word == {
-        "2DFAN4": "warn",
+        "2DFAN4": "fail",
         "vgg19": "warn",
         "vggface": "fail",
         "squeeze": "ok  ",
@@ -58,10 +87,27 @@ def test_weights(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_p
     )
 
 
-def test_the_backbone_is_the_one_that_training_fetches() -> None:
+def test_published_weights_of_metrics_are_looked_for_before_days_of_training(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, site: str
+) -> None:
+    for name, (_, sha256) in list(weights.PUBLISHED.items()):
+        gone = "gone/" if name == "alex-heads" else ""
+        monkeypatch.setitem(weights.PUBLISHED, name, (f"{site}/{gone}net.pth", sha256))
+    params = make_params(evaluate={"features": {"inception": None}, "lpips": {"alex": None}})
+    found = [x for x in lines(weights.weights(params)).splitlines() if "evaluate." in x]
+    assert [line.split()[0] for line in found] == ["warn", "warn", "fail"]
+    assert "not in the cache, and http://" in found[2] and "HTTP 404" in found[2]
+    assert "alex-heads-df73285e35b22355.pth" in found[2]
+
+
+def test_published_weights_are_those_that_training_fetches() -> None:
     perceptual = pytest.importorskip("training.perceptual", reason="needs torch")
-    known = perceptual.CAFFE_VGG19
-    assert (known.url, known.sha256) == weights.VGG19
+    from training.metrics import inception, lpips
+
+    known = {"vgg19": perceptual.CAFFE_VGG19, "inception": inception.PUBLISHED}
+    for name, files in lpips.PUBLISHED.items():
+        known |= {name: files.backbone, f"{name}-heads": files.heads}
+    assert {name: (one.url, one.sha256) for name, one in known.items()} == weights.PUBLISHED
 
 
 def test_a_file_that_is_not_there_would_stop_training(make_params: MakeParams) -> None:
