@@ -63,9 +63,9 @@ class Project:
             stderr=subprocess.PIPE,
         )
 
-    def run(self, address: str | None = None) -> str:
+    def run(self, address: str | None = None, timeout: float = 240) -> str:
         process = self.start(address)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=timeout)
         assert process.returncode == 0, out + err
         return out
 
@@ -205,6 +205,25 @@ def test_a_killed_node_is_made_up_for(
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, out + err
     assert project.history() == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)  # of which the compiler takes minutes
+def test_compiled_networks_train_on_two_workers(cluster: Any, tmp_path: Path) -> None:
+    histories = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        (folder / "data").mkdir(parents=True)
+        project = Project(folder)
+        setting = project.params["settings"]["tiny"]
+        setting |= {"epochs": 3, "meta": setting.get("meta", {}) | {"compile": compiled}}
+        project.save()
+        project.run(cluster.address, timeout=1100)
+        histories.append(project.history())
+    eager, compiled_ones = histories
+    assert len(eager) == 4
+    for expected, found in zip(eager, compiled_ones, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def _no_shards(project: Project) -> None:
