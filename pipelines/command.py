@@ -31,12 +31,12 @@ OF_IDS = ("--person", "--video", "--clip")
 
 
 def joined(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
-    """`--video -x` as `--video=-x`: an id may look like an option, but not be one."""
+    """`--video -x` as `--video=-x`: an id may look like an option, but not be one, nor `--`."""
     known = {name for action in parser._actions for name in action.option_strings}
     words, rest = [], list(argv)
     while rest:
         word = rest.pop(0)
-        if word in OF_IDS and rest and rest[0].partition("=")[0] not in known:
+        if word in OF_IDS and rest and rest[0] != "--" and rest[0].partition("=")[0] not in known:
             word = f"{word}={rest.pop(0)}"
         words.append(word)
     return words
@@ -55,6 +55,9 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         progress.complain("interrupted; finished items are kept, run the same command to go on")
         code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # as in `... | head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_OK
     except OSError as error:
         progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         code = EXIT_STOPPED

@@ -20,6 +20,7 @@ import torch
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
+from pipelines.forget import requests as takedowns
 from pipelines.params import Params, load
 from pipelines.version import code_version
 from training import setting, user_study
@@ -34,6 +35,7 @@ from training.evaluation.person import Kept, measure
 from training.evaluation.protocol import Protocol
 from training.evaluation.summary import Summary
 from training.grid import save_png
+from training.index import EmptySplit
 from training.metrics import motion
 from training.run import shard_cache
 from training.shard_cache import localize
@@ -45,8 +47,8 @@ class Outcome:
     """What was written, and the numbers."""
 
     folder: str
-    summary: Summary
-    protocol: Protocol
+    people: int
+    left_out: int
 
 
 def evaluate(params: Params, model_url: str | None = None, device: str | None = None) -> Outcome:
@@ -70,7 +72,13 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     index_sha256 = storage.digest_bytes(storage.read_bytes(index))
     shards = storage.join(params.paths.data, "shards")
     local = localize(index, shards, index_sha256, [settings.split], shard_cache(params))
-    episodes = open_split(*local, settings.split, model.size)
+    try:
+        episodes = open_split(*local, settings.split, model.size)
+    except EmptySplit as error:
+        listed = params.catalog.takedowns
+        if not (storage.exists(listed) and takedowns.read(listed)):
+            raise UserError(f"evaluate: {error}") from None
+        return _nobody_left(params, model_url, model, index_sha256)
     protocol = _protocol(params, episodes)
     methods = Methods(model, _content_loss(model), params.adapting, settings.seed, where)
 
@@ -118,7 +126,27 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
         table.json_bytes(table.flat(summary, " + ".join(facts["content"]))),
     )
     kept.clear()
-    return Outcome(folder, summary, protocol)
+    return Outcome(folder, len(protocol.parts), len(protocol.left_out))
+
+
+def _nobody_left(params: Params, url: str, model: Trained, index_sha256: str) -> Outcome:
+    """What is written where takedowns left nobody: older results must not stay in their place."""
+    facts = _facts(params, url, model, index_sha256)
+    note = f"Takedowns left nobody in split {params.evaluate.split}: nothing was measured."
+    folder = storage.join(params.paths.results, params.setting)
+    results = table.json_bytes({**facts, "notes": [note]})
+    head = "\n".join(f"- {key}: {value}" for key, value in _head(facts).items())
+    storage.write_bytes(storage.join(folder, "results.json"), results)
+    text = f"# Evaluation\n\n{head}\n\n> {note}\n"
+    storage.write_bytes(storage.join(folder, "table.md"), text.encode())
+    content = {"content_backbones": " + ".join(facts["content"])}
+    metrics = storage.join(params.paths.metrics, "evaluate.json")
+    storage.write_bytes(metrics, table.json_bytes(content))
+    for name in ("frames.json", "grid.png", "user_study.html"):
+        if storage.exists(old := storage.join(folder, name)):
+            storage.remove(old)
+    progress.complain(f"evaluate: {note} Wrote that into {folder}; evaluate.split names another")
+    return Outcome(folder, 0, 0)
 
 
 def _content_loss(model: Trained) -> torch.nn.Module | None:
@@ -205,9 +233,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         outcome = evaluate(load(options.params), options.model, options.device)
-        left = len(outcome.protocol.left_out)
+        if not outcome.people:
+            return EXIT_OK
+        left = outcome.left_out
         progress.say(
-            f"evaluate: {len(outcome.protocol.parts)} people"
+            f"evaluate: {outcome.people} people"
             + (f", {left} left out of some T (see table.md)" if left else "")
             + f"\nevaluate: wrote table.md, results.json, frames.json, grid.png and "
             f"user_study.html into {outcome.folder}"

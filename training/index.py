@@ -29,6 +29,10 @@ class NoVideos(ValueError):
     """A split without a video that is long enough."""
 
 
+class EmptySplit(NoVideos):
+    """A split without anybody."""
+
+
 class VideoKey(NamedTuple):
     """What makes a video, and its row of W, its own."""
 
@@ -57,6 +61,8 @@ class ShardIndex:
             raise ValueError(f"{path}: not a readable index ({reason}); make it anew") from error
         if missing := set(COLUMNS) - set(table.column_names):
             raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
+        if not len(table):
+            raise EmptySplit(f"{path}: split {split!r} holds nobody: see `catalog.split`")
         table, self.dropped = _long_enough(table, frames, few_frames)
         if not len(table):
             raise NoVideos(

@@ -147,14 +147,13 @@ def _head(path: Path) -> bytes:
 # --- telling ---------------------------------------------------------------------------------
 
 
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Path]]]:
-    """Each thing named with the files to look at: itself, or the pictures of a folder."""
-    for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = [p for p in inside if not path.is_dir() or p.suffix.lower() in TYPES]
-        if not files:
-            raise UserError(f"{path}: no pictures or videos in this folder")
-        yield path, files
+def _files(path: Path) -> list[Path]:
+    """The files to look at: the thing itself, or the pictures of a folder."""
+    if not path.is_dir():
+        return [path]
+    if pictures := [p for p in sorted(path.iterdir()) if p.suffix.lower() in TYPES]:
+        return pictures
+    raise UserError(f"{path}: no pictures or videos in this folder")
 
 
 def _together(folder: Path, findings: list[Finding]) -> Finding:
@@ -212,10 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         trust = _read_trust(options.trust) if options.trust else None
         found = []
-        for named, files in _files(options.files):
+        for named in options.files:
             try:
-                findings = [inspect(path, trust) for path in files]
-            except UserError as error:
+                findings = [inspect(path, trust) for path in _files(named)]
+            except (UserError, OSError) as error:
                 progress.complain(str(error))
                 codes.append(EXIT_USAGE)
                 continue

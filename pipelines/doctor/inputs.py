@@ -24,7 +24,7 @@ from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
 from pipelines.errors import UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.site.fetch import mirror_urls
+from pipelines.site.fetch import head, mirror_urls
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
@@ -217,9 +217,8 @@ def _holds(url: str, timeout: float) -> tuple[bool, float | None]:
     """Whether a mirror has a file, and its clock where it tells it."""
     if not url.startswith(("http://", "https://")):
         return storage.exists(url), None
-    request = urllib.request.Request(url, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=min(timeout, 10)) as answer:
+        with urllib.request.urlopen(head(url), timeout=min(timeout, 10)) as answer:
             return answer.status == 200, _date(answer.headers.get("Date"))
     except urllib.error.HTTPError as error:
         if error.code in (404, 410):

@@ -20,7 +20,7 @@ from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded, joined
 from pipelines.errors import UserError
 from pipelines.forget import ledger, repository, requests, runs
 from pipelines.forget.check import check
-from pipelines.forget.held import note
+from pipelines.forget.held import files, note
 from pipelines.forget.models import Sight
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import unknown, whose
@@ -95,14 +95,14 @@ def forget(params: Params, project: Path, wanted: Sequence[Request]) -> int:
                 "right? The line stays and takes it out should it appear"
             )
     # What held them is noted before anything is deleted that could tell it.
-    book = note(params, project, inforce, forgotten, [])
+    book = note(params, project, inforce, forgotten, list(files(params, forgotten)))
     purged = purge(params, forgotten)
     # The index that is here has just been noted: it is known like any other.
     pictures = runs.purge(params, Sight(inforce, book, None))
     note(params, project, inforce, forgotten, purged.files, book)
     progress.say(f"deleted from {params.paths.work}: {purged.words()}")
     if pictures:
-        progress.say(f"deleted: {pictures} folders of pictures and caches of training")
+        progress.say(f"deleted: pictures and caches of training and evaluation ({pictures})")
     if forgotten.shared:
         progress.say(f"kept: {len(forgotten.shared)} videos in which others stay")
     steps = [

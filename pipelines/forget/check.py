@@ -102,7 +102,10 @@ def check(
                 proof.bytes += path.stat().st_size
                 shown = _shown(url, project)
                 if what := searcher.look(path, shown):
-                    proof.findings.append(Finding(shown, what, area.remedy))
+                    remedy = area.remedy
+                    if shown.endswith((made.EVALUATION, "frames.json")):
+                        remedy += " (with its folder, whose pictures show them too)"
+                    proof.findings.append(Finding(shown, what, remedy))
                 if storage.is_local(url):  # a sidecar's video lies beside it
                     path = storage.local_path(url)
                 name = shown.removesuffix(made.SIDECAR)

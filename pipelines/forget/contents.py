@@ -46,7 +46,7 @@ class Searcher:
             return f"its name has {found}"
         size = path.stat().st_size
         if size in self._sizes and (request := self._files.get((size, storage.sha256(path)))):
-            return f"it is a deleted file of {label(request)}"
+            return f"it is a file of {label(request)}"
         with path.open("rb") as file:
             head = file.read(512)
             if not head:

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.errors import UserError
 from pipelines.forget import ledger, repository
 from pipelines.forget.contents import MEANING, covered
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten
 from pipelines.forget.work import files_below
-from pipelines.manifest import ROW_GROUP
+from pipelines.manifest import ROW_GROUP, ManifestReader
 from pipelines.params import MANIFESTS, Params
 
 
@@ -45,6 +46,25 @@ def note(
         book[request.digest].files.add((size, sha256))
     ledger.write(params, book, inforce)
     return book
+
+
+def files(params: Params, forgotten: Forgotten) -> Iterator[tuple[Request, int, str]]:
+    """(request, bytes, sha256) of their videos and crops by the manifests, wherever they lie.
+
+    Videos of a mirror folder are read in place: the work folder has no copy that could tell.
+    """
+    for stage in ("download", "crop"):
+        url = params.paths.manifest(stage)
+        if not storage.exists(url):
+            continue
+        names = [*(["video"] if stage == "download" else MEANING), "sha256", "bytes"]
+        try:
+            for batch in ManifestReader(url, names).batches():
+                for row in batch.to_pylist():
+                    if row["sha256"] and row["bytes"] and (request := forgotten.of_row(row)):
+                        yield request, row["bytes"], row["sha256"]
+        except UserError:
+            continue  # a damaged manifest tells nothing
 
 
 def _manifests(params: Params, project: Path) -> Iterator[tuple[Path, str | None]]:

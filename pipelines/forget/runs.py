@@ -1,51 +1,76 @@
-"""Pictures of people that training and evaluation leave in the work folder.
+"""Pictures of people that training and evaluation leave, in which no id stands.
 
-A run's grids show people of the dataset as they are, and TensorBoard has the same pictures; the
-caches of shards and of an unfinished evaluation hold frames. No id stands in any of them.
+A run's grids show people of the dataset as they are, and TensorBoard has the same pictures; an
+evaluation has a figure and the user study's page; the caches of shards and of an unfinished
+evaluation hold frames.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from pipelines import storage
+from pipelines.errors import UserError
 from pipelines.forget.models import Sight
 from pipelines.forget.whose import label
 from pipelines.lineage import made
 from pipelines.params import Params
 
 PICTURES = ("grids", "tensorboard")
+EVALUATED = ("grid.png", "user_study.html")
 CACHES = ("shard_cache", "evaluate")
 """Of the work folder: made again where they are needed."""
+Pictures = tuple[str, tuple[str, str] | None, list[Path]]
+"""Whose they are in words, the digest and split of the dataset, and where they lie."""
 
 
 def shown(params: Params, sight: Sight) -> Iterator[tuple[Path, str]]:
-    """Folders with pictures of runs that held someone forgotten, or may have, and why."""
-    for run in _runs(params):
-        folders = [run / name for name in PICTURES if (run / name).is_dir()]
-        if not folders or not sight.requests:
-            continue
-        dataset = _dataset(run)
+    """Files and folders of pictures of datasets that held someone forgotten, or may have; why."""
+    if not sight.requests:
+        return
+    for what, dataset, pictures in chain(_of_runs(params), _of_evaluations(params)):
         if dataset is None:
-            why = "pictures of a run that does not tell its dataset"
+            why = f"pictures of {what} that does not tell its dataset"
         else:
-            held, unsure = sight.saw(dataset, "")  # grids show held-out people too
+            held, unsure = sight.saw(*dataset)
             if not held and not unsure:
                 continue
             names = ", ".join(map(label, held or unsure))
-            why = f"pictures of a run whose dataset {'held' if held else 'may have held'} {names}"
-        yield from ((folder, why) for folder in folders)
+            why = f"pictures of {what} whose dataset {'held' if held else 'may have held'} {names}"
+        yield from ((path, why) for path in pictures if path.exists())
 
 
 def purge(params: Params, sight: Sight) -> int:
-    """Delete these pictures and the caches; how many folders."""
-    doomed = [folder for folder, _ in shown(params, sight)]
+    """Delete these pictures and the caches; how many files and folders."""
+    doomed = [path for path, _ in shown(params, sight)]
     doomed += [folder for name in CACHES if (folder := _here(params) / name).is_dir()]
-    for folder in doomed:
-        shutil.rmtree(folder)
+    for path in doomed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return len(doomed)
+
+
+def _of_runs(params: Params) -> Iterator[Pictures]:
+    for run in _runs(params):
+        digest = _dataset(run)
+        # Of any split: grids show held-out people too.
+        dataset = (digest, "") if digest else None
+        yield "a run", dataset, [run / name for name in PICTURES]
+
+
+def _of_evaluations(params: Params) -> Iterator[Pictures]:
+    if not storage.is_local(params.paths.results):
+        return
+    for folder in sorted(storage.local_path(params.paths.results).glob("*")):
+        pictures = [folder / name for name in EVALUATED]
+        if any(path.is_file() for path in pictures):
+            try:
+                dataset = made.dataset_of(made.read(folder / made.EVALUATION).facts)
+            except UserError:
+                dataset = None
+            yield "an evaluation", dataset, pictures
 
 
 def _here(params: Params) -> Path:

@@ -6,12 +6,14 @@ a complete body is probed before it counts as a video.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import os
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,10 +92,23 @@ def _prepared(folder: Path) -> Path:
     return folder
 
 
+def head(url: str) -> urllib.request.Request:
+    """An HTTP HEAD; `user:password@` of its address becomes a header for that host alone.
+
+    urllib would take it for a part of the host's name.
+    """
+    parts = urllib.parse.urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), method="HEAD")
+    if login:
+        coded = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {coded}")
+    return request
+
+
 def _answers(url: str, timeout: float) -> bool:
-    request = urllib.request.Request(url, method="HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(head(url), timeout=timeout) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         # Only a clear "not here" sends us on to the site; anything else is asked for in full,

@@ -224,6 +224,17 @@ def test_misuse(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "name the file that it stands beside" in capsys.readouterr().err
 
 
+def test_what_cannot_be_looked_at_is_not_altered(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for strange in ("x" * 300, "empty"):
+        assert command.main(["--json", str(video), strange]) == USAGE
+        out, err = capsys.readouterr()
+        assert [one["path"] for one in json.loads(out)] == [str(video)]
+        assert err.count("\n") == 1
+
+
 def test_as_a_command(video: Path) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipelines.errors import UserError
 from training.episodes import Episodes
-from training.index import VideoKey
+from training.index import EmptySplit, VideoKey
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,11 +53,17 @@ def to_pixels(x: Tensor) -> Pixels:
 
 
 def open_split(index: str, shards: str, split: str, size: int) -> Episodes:
-    """A split's frames at S pixels. Raises UserError where index, tars or people are missing."""
+    """A split's frames at S pixels.
+
+    Raises EmptySplit for a split without anybody, UserError where index, tars or frames are
+    missing.
+    """
     if not Path(index).is_file():
         raise UserError(f"{index}: no such file; run the shard stage first")
     try:
         return Episodes(index, shards, split, k=1, size=size, few_frames="drop")
+    except EmptySplit:
+        raise
     except ValueError as error:
         raise UserError(f"evaluate: {error}") from None
 

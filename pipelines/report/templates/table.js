@@ -360,7 +360,9 @@
     select();
     show();
     // The table has pushed down what the address points to.
-    document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView({ behavior: "instant" });
+    let id = location.hash.slice(1);
+    try { id = decodeURIComponent(id); } catch { /* somebody's half a percent sign: as it stands */ }
+    document.getElementById(id)?.scrollIntoView({ behavior: "instant" });
   }
   document.documentElement.dataset.ready = "yes";
 })();

@@ -58,7 +58,7 @@ def test_the_proof(
     storage.write_bytes(str(tmp_path / "backup" / "x.bin"), b"body of crops/11/1101.mp4")
     storage.write_bytes(storage.join(worked.paths.work, "crops/00/0001.mp4"), b"whose?")
     words = {Path(f.file).name: f.what for f in proof().findings}
-    assert "deleted file" in words.pop("x.bin")
+    assert "it is a file of" in words.pop("x.bin")
     assert "no record tells" in words.pop("0001.mp4")
     assert words == {}
 

@@ -60,7 +60,7 @@ def test_other_files(searcher: Searcher, tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data, words in (
         (b"\xff\xd8 pixels id00001 pixels", "names the person of line 2"),
-        (b"a deleted file", "deleted file of the person of line 2"),
+        (b"a deleted file", "it is a file of the person of line 2"),
         (b"PAR1 cut short", "cannot be read"),
         (b"nothing", None),
         (b"", None),

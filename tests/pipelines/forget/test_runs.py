@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from leaver import LEAVER, STRANGER, asked, index_of, safetensors
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from leaver import LEAVER, OWN, STRANGER, asked, index_of, safetensors
 
 from pipelines import storage
 from pipelines.forget import check, requests
 from pipelines.forget.__main__ import forget, main
 from pipelines.forget.whose import whose
 from pipelines.params import Params
+from pipelines.schemas import DOWNLOADS
 
 
 def run_of(params: Params, name: str, digest: str) -> Path:
@@ -65,3 +70,58 @@ def test_nothing_is_deleted_while_nobody_is_forgotten(worked: Params, tmp_path: 
     assert requests.read(worked.catalog.takedowns) == []
     assert forget(worked, tmp_path, []) == 0
     assert (run / "grids").exists()
+
+
+def test_pictures_of_evaluations_that_held_them_go(
+    worked: Params,
+    tmp_path: Path,
+    params_file: Callable[..., str],
+    exit_codes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # of `results`, which is relative here
+    params_path = params_file(worked)
+    Path(worked.paths.data).mkdir()
+    index = Path(worked.paths.data, "index.parquet")
+    digests = {"other": storage.sha256(index_of(index, STRANGER)), "unknown": "ee" * 32}
+    inforce = asked(worked, f"person,{LEAVER}")
+    assert forget(worked, tmp_path, []) == 0
+    digests["theirs"] = storage.sha256(index_of(index, LEAVER))
+    for name in (*digests, "untold"):
+        folder = Path(worked.paths.results, name)
+        folder.mkdir(parents=True)
+        (folder / "grid.png").write_bytes(b"a face")
+        (folder / "user_study.html").write_text("a face")
+        facts = {"index_sha256": digests.get(name), "split": "test"}
+        told = {"kind": "evaluation", "setting": "s", "model": {}, "code": "1", "dataset": facts}
+        if name in digests:
+            (folder / "results.json").write_text(json.dumps(told))
+    assert main(["--params", params_path, "--again"]) == 0
+    left = {path.parent.name for path in Path(worked.paths.results).glob("*/grid.png")}
+    assert left == {"other"}
+    assert {p.parent.name for p in Path(worked.paths.results).glob("*/*.html")} == {"other"}
+    index_of(index, STRANGER)
+    again = Path(worked.paths.results, "untold", "grid.png")
+    again.write_bytes(b"a face")
+    (found,) = check.check(worked, tmp_path, inforce, whose(worked, inforce)).findings
+    assert found.file == str(again) and "does not tell" in found.what
+
+
+def test_videos_of_a_mirror_are_known_by_their_bytes(
+    worked: Params, tmp_path: Path, params_file: Callable[..., str]
+) -> None:
+    """They are read in place: nothing of the work folder tells what they were."""
+    body = b"a video in a mirror"
+    row = {"source": "vox", "video": OWN, "status": "ok", "detail": "", "origin": "mirror"}
+    row |= {"path": "/mirror/x.mp4", "sha256": storage.digest_bytes(body), "bytes": len(body)}
+    table = pa.Table.from_pylist([dict.fromkeys(DOWNLOADS.names) | row], schema=DOWNLOADS)
+    Path(worked.paths.data).mkdir()
+    pq.write_table(table, worked.paths.manifest("download"))
+    assert main(["--params", params_file(worked), "--person", LEAVER]) == 0
+    Path(worked.paths.manifest("download")).unlink()
+    (tmp_path / "copy.bin").write_bytes(body)
+    inforce = requests.read(worked.catalog.takedowns)
+    findings = check.check(worked, tmp_path, inforce, whose(worked, inforce)).findings
+    assert {f.what for f in findings if f.file == "copy.bin"} == {
+        "it is a file of the person of line 2"
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ Script = list[FetchError | str]
 )
 def test_where_a_mirror_may_hold_a_video(mirror: str, urls: list[str]) -> None:
     assert fetch.mirror_urls(mirror, "v", ("mp4", "webm")) == urls
+
+
+def test_a_login_in_a_mirror_s_address_goes_to_that_host_alone() -> None:
+    asked = fetch.head("https://me:p%40ss@mirror.example:8765/v.mp4?a=b")
+    assert asked.full_url == "https://mirror.example:8765/v.mp4?a=b"
+    assert asked.unredirected_hdrs["Authorization"] == "Basic " + b64encode(b"me:p@ss").decode()
+    assert asked.headers == {} and asked.get_method() == "HEAD"
+    assert not fetch.head("https://mirror.example/v.mp4").unredirected_hdrs
 
 
 def test_an_explicit_link_wins_over_the_template() -> None:

@@ -222,7 +222,7 @@ def broken(folder: Path, what: str) -> tuple[str, ...]:
         ("shards", {}, 2, "vox-test-00000.tar is missing"),
         ("device", {}, 2, "device cuda:77"),
         ("other device", {}, 2, "device abacus"),
-        ("", {"split": "val"}, 2, "no video of split 'val'"),
+        ("", {"split": "val"}, 2, "split 'val' holds nobody"),
         ("", {"holdout": 40}, 2, "nobody in split 'test'"),
         ("", {"features": {"squeezenet": {"url": "none.npz"}}}, 1, "no weights at none.npz"),
         ("", {"identity": {"arcface": {"url": "none.onnx"}}}, 1, "no weights at none.onnx"),
@@ -257,3 +257,21 @@ def test_an_unavailable_detector_stops_with_its_remedy(rig, tmp_path, capsys, mo
     monkeypatch.setattr("pipelines.command.os._exit", lambda code: None)
     assert run(make_params(copied(rig, tmp_path))) == 1
     assert "pip install it" in capsys.readouterr().err
+
+
+def test_takedowns_that_leave_nobody_leave_no_older_results(rig, tmp_path, capsys, monkeypatch):
+    folder = copied(rig, tmp_path)
+    monkeypatch.chdir(folder)
+    (folder / "takedowns.csv").write_text("kind,id,date,reason\nperson,id9,2024-01-01,asked\n")
+    made = folder / "results" / "tiny"
+    made.mkdir(parents=True)
+    for name in ("grid.png", "user_study.html", "frames.json", "table.md"):
+        (made / name).write_text("of somebody who is gone")
+    assert run(make_params(folder, split="val")) == 0
+    assert "Takedowns left nobody in split val" in capsys.readouterr().err
+    assert {p.name for p in made.iterdir()} == {"results.json", "table.md"}
+    assert "nothing was measured" in (made / "table.md").read_text()
+    assert results(folder)["kind"] == "evaluation" and "all" not in results(folder)
+    assert json.loads((folder / "metrics" / "evaluate.json").read_text()) == {
+        "content_backbones": "pixels"
+    }
