@@ -9,6 +9,7 @@ from pipelines import storage
 from pipelines.doctor import rates
 from pipelines.doctor.corpus import Corpus
 from pipelines.params import Params
+from pipelines.params.training import Setting
 
 GIB = 1024**3
 GB = 1e9
@@ -206,7 +207,8 @@ def _shard(params: Params, corpus: Corpus, plan: Plan) -> list[Stage]:
 
 def _training(params: Params, corpus: Corpus, plan: Plan, rate: float | None) -> Stage:
     setting = params.settings[params.setting]
-    samples = setting.epochs * corpus.videos
+    videos = _train_videos(params, corpus)
+    samples = setting.epochs * videos
     units = f"{samples:,} samples"
     on_gpu = params.ray.gpus_per_worker > 0
     size = _checkpoints(params, corpus)
@@ -220,17 +222,30 @@ def _training(params: Params, corpus: Corpus, plan: Plan, rate: float | None) ->
         note = f"{rate:g} samples/s as given"
         return Stage("meta_train", units, cpu, gpu, wall, size, note=note)
     # The work grows with the picture's area, the square of the channels and the frames embedded.
-    networks = setting.networks
-    share = (networks.image_size / 256) ** 2 * (networks.max_channels / 512) ** 2
-    cpu = samples * rates.META_SAMPLE * share * (setting.k + 8) / 16
+    teraflops = rates.META_TERAFLOPS * _channels(setting) * (setting.k + 8) / 16
+    teraflops += sum(rates.CONTENT_TERAFLOPS.get(name, 0.0) for name in setting.content)
+    teraflops *= (setting.networks.image_size / 256) ** 2
+    cpu = rates.META_START + samples * rates.TERAFLOP * teraflops
     cores = max(1.0, params.ray.workers * params.ray.cpus_per_worker)
     note = "full-size cost scaled by area and channels"
     return Stage("meta_train", units, cpu, wall_seconds=cpu / cores, bytes=size, note=note)
 
 
+def _train_videos(params: Params, corpus: Corpus) -> int:
+    split = params.catalog.split
+    return max(1, round(corpus.videos * (1 - split.val - split.test)))
+
+
+def _channels(setting: Setting) -> float:
+    """The work of a layer against the paper's: half of them have few channels, half have many."""
+    own = setting.networks
+    return ((own.min_channels / 64) ** 2 + (own.max_channels / 512) ** 2) / 2
+
+
 def _checkpoints(params: Params, corpus: Corpus) -> float:
     """Bytes of the checkpoints that are kept: weights, two moments of each, averages, W."""
-    share = (params.settings[params.setting].networks.max_channels / 512) ** 2
+    setting = params.settings[params.setting]
+    share = _channels(setting) * setting.networks.image_size / 256  # smaller ones are less deep
     networks = 4 * share * (3 * rates.PARAMETERS + rates.AVERAGED)
-    table = 3 * 4 * rates.EMBEDDING * corpus.videos
+    table = 3 * 4 * rates.EMBEDDING * _train_videos(params, corpus)
     return params.ray.keep * (networks + table)

@@ -31,8 +31,15 @@ SHARD_FRAME, SHARD_PICTURE = 0.65e-3, 0.95e-3
 """Real run, shard: 18.1 to 20.3 CPU s for 17,487 frames and 4,768 pictures."""
 CARD = 6.0
 """Card and report of the real run, nearly all of it start-up."""
-META_SAMPLE = 13.8
-"""benchmarks/README.md, meta step: 12.1 to 15.4 CPU s a sample, 256 px, K = 8, fp32."""
+META_START = 35.0
+"""Ray, its processes and TensorBoard, whatever is trained: measured on the demo."""
+TERAFLOP = 11.2
+"""benchmarks/README.md, meta step: 12.1 to 15.4 CPU s a sample of 1.233 TFLOP, one thread, fp32."""
+META_TERAFLOPS = 0.96
+"""A sample's work at 256 px, K = 8 and the paper's channels, without the content networks: what the
+flop counter of `benchmarks/step.py` sees, less these."""
+CONTENT_TERAFLOPS = {"vgg19": 0.153, "random": 0.153, "vggface": 0.121, "squeezenet": 0.002}
+"""Of each content network at 256 px: two pictures forward and one back."""
 
 # --- bytes
 
