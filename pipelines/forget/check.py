@@ -233,6 +233,13 @@ def _notes(
             f"the publisher's annotations in {params.catalog.metadata} name {len(named)} of "
             f"{len(requests)}, by their nature; they are your input and were left alone"
         )
+    for request in requests:
+        known = sum(one == request for one in forgotten.ids.values())
+        if request.digest in book and (lost := book[request.digest].names - known) > 0:
+            notes.append(
+                f"the annotations no longer tell {lost} names of videos or clips of "
+                f"{label(request)}: files that bear them alone were not found"
+            )
     if held := _in_mirror(params, forgotten):
         notes.append(
             f"your mirror (download.mirror) holds {held} of their videos; it is your own store and "

@@ -35,6 +35,8 @@ def note(
         for path, oid in _manifests(params, project):
             holding, is_index = _holds(path, forgotten)
             digest = storage.sha256(path) if is_index else ""
+            if is_index and digest not in book.people:
+                book.people[digest] = _people(path)
             for request in inforce:
                 held = book[request.digest]
                 if is_index and request not in holding:
@@ -42,6 +44,9 @@ def note(
                 if request in holding:
                     held.datasets |= {(digest, split) for split in holding[request] if is_index}
                     held.objects |= {oid} if oid else set()
+    for request in inforce:
+        names = sum(one == request for one in forgotten.ids.values())
+        book[request.digest].names = max(book[request.digest].names, names)
     for request, size, sha256 in files:
         book[request.digest].files.add((size, sha256))
     ledger.write(params, book, inforce)
@@ -80,6 +85,13 @@ def _manifests(params: Params, project: Path) -> Iterator[tuple[Path, str | None
             path = Path(name)
             if oid := repo.object_of(path):
                 yield path, oid
+
+
+def _people(path: Path) -> dict[str, str]:
+    """Everybody of an index by digest, and their split."""
+    names = [name for name in ("person", "split") if name in pq.read_schema(path).names]
+    rows = pq.read_table(path, columns=names).group_by(names).aggregate([]).to_pylist()
+    return {ledger.person(row["person"]): row.get("split") or "" for row in rows}
 
 
 def _holds(path: Path, forgotten: Forgotten) -> tuple[dict[Request, set[str]], bool]:

@@ -30,8 +30,7 @@ class Sight:
         ]
 
     def _was_in(self, request: Request, digest: str, split: str) -> bool | None:
-        held = self.book.get(request.digest)
-        was = held.was_in(digest, split) if held else None
+        was = self.book.was_in(request, digest, split)
         return False if was is None and digest == self.current else was
 
     @property
@@ -77,7 +76,7 @@ def told(path: Path, sight: Sight) -> Iterator[str]:
     for digest, split in datasets:
         if unsure := [r for r in sight.saw(digest, split)[1] if r not in trained]:
             yield (
-                f"from the dataset {digest[:16]}, which is neither the one here nor in the ledger: "
+                f"from the dataset {digest[:16]}, which is not here and not told of in the ledger: "
                 f"whether it held {_names(unsure)} cannot be told"
             )
 

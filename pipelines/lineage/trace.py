@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,8 @@ class Forward:
 def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forward:
     """Find what holds the clips, and what learned from them or was given them."""
     # What was forgotten is in no index any more; the ledger still knows where it was.
-    past = ledger.read(project.params).get(Request(asked.kind, asked.id).digest, ledger.Held())
+    book, request = ledger.read(project.params), Request(asked.kind, asked.id)
+    past = book.get(request.digest, ledger.Held())
     tables = {digest: asked.rows(index.clips) for digest, index in project.indexes.items()}
     held = {digest: table for digest, table in tables.items() if len(table)}
     files = {sha256: "a file that was deleted" for _, sha256 in past.files}
@@ -231,7 +233,7 @@ def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forw
         for thing in found:
             if isinstance(thing, UserError) or thing.path in touched:
                 continue
-            if relation := _relation(thing, tables, files, past):
+            if relation := _relation(thing, tables, files, partial(book.was_in, request)):
                 touched[thing.path] = Touched(str(thing.path), thing.kind, *relation)
                 if thing.kind == "person" and relation[0] in (LEARNED, USED):
                     # Videos know their person by its digest alone.
@@ -256,7 +258,10 @@ def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forw
 
 
 def _relation(
-    thing: Made, tables: dict[str, pa.Table], files: dict[str, str], past: ledger.Held
+    thing: Made,
+    tables: dict[str, pa.Table],
+    files: dict[str, str],
+    was_in: Callable[..., bool | None],
 ) -> tuple[str, str] | None:
     """How a file relates to the clips; None: it has nothing to do with them."""
     spared: tuple[str, str] | None = None
@@ -270,12 +275,13 @@ def _relation(
             continue
         digest, split = dataset
         if digest not in tables:
-            if past.was_in(digest, split):
-                return LEARNED, f"from {split or 'all'} of the dataset {digest[:16]}, now forgotten"
-            if past.was_in(digest):
+            if was_in(digest, split):
+                words = f"from {split or 'all'} of the dataset {digest[:16]}, as the ledger tells"
+                return LEARNED, words
+            if was_in(digest):
                 spared = SPARED, f"from {split}, and these clips were in another"
                 continue
-            if past.was_in(digest) is False:
+            if was_in(digest) is False:
                 continue
             unknown = UNKNOWN, f"from the dataset {digest}, whose index is not at hand"
             continue

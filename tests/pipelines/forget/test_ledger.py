@@ -29,6 +29,11 @@ def test_the_ledger_names_nobody(worked: Params, tmp_path: Path) -> None:
     index.unlink()
     held.note(worked, tmp_path, inforce[:1], whose(worked, inforce), [])
     assert ledger.read(worked) == {inforce[0].digest: book[inforce[0].digest]}
+    assert book[inforce[0].digest].names == 1, "a video that nobody else needs"
+    # Whoever was in that dataset can be told for ever, though no index of it is left.
+    assert ledger.read(worked).people == {digest: {ledger.person(LEAVER): ""}}
+    assert ledger.read(worked).was_in(inforce[1], digest) is False
+    assert ledger.read(worked).was_in(inforce[1], "ee" * 32) is None
     Path(ledger.url(worked)).write_text("{")
     with pytest.raises(UserError, match="git checkout"):
         ledger.read(worked)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from leaver import safetensors
 
-from pipelines.forget.ledger import Held
+from pipelines.forget.ledger import Held, Ledger, person
 from pipelines.forget.models import Sight, told
 from pipelines.forget.requests import Request
 from pipelines.lineage import made
@@ -21,7 +21,8 @@ OLD, NEW = "aa" * 32, "bb" * 32
 
 def sight(current: str | None = None, **second: Any) -> Sight:
     """The first was in train of OLD; what is known of the second is given."""
-    book = {FIRST.digest: Held({(OLD, "train")}, files={(9, "f1")}), SECOND.digest: Held(**second)}
+    first = Held({(OLD, "train")}, files={(9, "f1")})
+    book = Ledger({FIRST.digest: first, SECOND.digest: Held(**second)})
     return Sight([FIRST, SECOND], book, current)
 
 
@@ -61,6 +62,21 @@ def test_a_later_takedown_of_a_dataset_that_is_gone_is_not_taken_for_innocent(
     assert "whether it held the person of line 3 cannot be told" in second
     assert "line 2, the person of line 3" in words(path, trained_on(NEW))
     assert words(path, trained_on(NEW), sight(current=NEW)) == ""
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("train", "line 2, the person of line 3"),
+        ("test", "trained on data of the person of line 2"),
+    ],
+)
+def test_a_later_takedown_is_told_by_who_was_in_that_dataset(
+    tmp_path: Path, split: str, said: str
+) -> None:
+    known = sight()
+    known.book.people[OLD] = {person("id1"): "train", person("id2"): split}
+    assert words(tmp_path / "m.safetensors", trained_on(OLD), known).endswith(said)
 
 
 @pytest.mark.parametrize("kind", ["frames", "driver", "portrait"])

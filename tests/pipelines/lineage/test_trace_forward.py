@@ -92,10 +92,9 @@ def test_after_a_takedown_the_ledger_still_knows(
     takedowns = Path(project.catalog.takedowns)
     takedowns.write_text("kind,id,date,reason\nperson,id0,,\nperson,id1,,\n")
     first, second = requests.read(str(takedowns))
-    book = {
-        first.digest: ledger.Held({(digest, "train")}, files={(1, crop)}),
-        second.digest: ledger.Held(without={digest}),
-    }
+    held = ledger.Held({(digest, "train")}, files={(1, crop)})
+    book = ledger.Ledger({first.digest: held, second.digest: ledger.Held(without={digest})})
+    book.people[digest] = {ledger.person("id3"): "train", ledger.person("id2"): "test"}
     ledger.write(project, book, [first, second])
     index.unlink()
     told = run(capsys, "--person", "id0", "--look", "people")
@@ -103,3 +102,8 @@ def test_after_a_takedown_the_ledger_still_knows(
     assert relations["small.safetensors"] == relations["mona.mp4"] == "learned from it"
     assert relations["p.safetensors"] == "was given it"
     assert run(capsys, "--person", "id1", "--look", "people")["made"] == []
+    # So it does of those who stay, whose index of then is gone as well.
+    for person_of, relation in (("id3", "learned from it"), ("id2", "same dataset, other split")):
+        told = run(capsys, "--person", person_of, "--look", "people")
+        relations = {Path(one["path"]).name: one["relation"] for one in told["made"]}
+        assert relations["small.safetensors"] == relation
