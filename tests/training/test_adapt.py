@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import MONA, PARAMS, SETTING
+from tiny_model import MONA, PARAMS, SETTING, begins
 from tiny_model import SHORT as VIDEO
 
 from pipelines.errors import StopStage, UserError
@@ -108,7 +108,7 @@ def test_pictures_reach_the_networks_as_in_training(model_file: Path) -> None:
 
 
 def test_frames_are_spread_evenly_over_a_video(corpus: Path, finder: Finder) -> None:
-    video = corpus / VIDEO
+    video = begins(corpus, VIDEO)
     found, sources = adapt.collect([video], finder, 3, 256)
     assert len(found) == 3 and [s.path for s in sources] == [video]
     whole, _ = adapt.collect([video], finder, 72, 256)
@@ -120,7 +120,7 @@ def test_frames_are_spread_evenly_over_a_video(corpus: Path, finder: Finder) -> 
 
 def test_more_frames_than_a_video_has_is_one_line(corpus: Path, finder: Finder) -> None:
     with pytest.raises(UserError, match=r"--shots 500: only 72 frames show a face in le4aQb"):
-        adapt.collect([corpus / VIDEO], finder, 500, 256)
+        adapt.collect([begins(corpus, VIDEO)], finder, 500, 256)
 
 
 def test_a_folder_gives_what_it_has(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_model import EINSTEIN, MONA, NETWORKS, PARAMS
+from tiny_model import EINSTEIN, MONA, NETWORKS, PARAMS, begins
 from tiny_model import SHORT as THIRTY
 
 from pipelines import storage
@@ -25,7 +25,7 @@ from training.scene import Scene, Subject, to_pictures
 
 pytest.importorskip("mediapipe")
 
-DRIVER = "videos/5GgSADniCLX.mpg"
+DRIVER = "videos/5GgS"
 Command = Callable[..., int]
 
 
@@ -102,7 +102,7 @@ def test_to_pictures_rounds_and_clips() -> None:
 def test_a_portrait_is_brought_to_life(
     tmp_path: Path, corpus: Path, model_file: Path, command: Command
 ) -> None:
-    out, driver = tmp_path / "out.mp4", corpus / DRIVER
+    out, driver = tmp_path / "out.mp4", begins(corpus, DRIVER)
     assert command("--portrait", corpus / MONA, "--driver", driver, "-o", out) == 0
     frames = read(out)
     assert frames.shape == (75, 64, 64, 3)
@@ -139,7 +139,7 @@ def test_thirty_frames_a_second_stay_thirty(
 ) -> None:
     portraits = (corpus / MONA, corpus / EINSTEIN)
     out = tmp_path / "grid.mp4"
-    words = ("--driver", corpus / THIRTY, "-o", out, "--no-label", "--motion", "absolute")
+    words = ("--driver", begins(corpus, THIRTY), "-o", out, "--no-label", "--motion", "absolute")
     assert command("--portrait", *portraits, *words) == 0
     said = capsys.readouterr().out
     assert "label is off" in said and "72 frames at 30 fps" in said
@@ -160,7 +160,7 @@ def test_a_folder_of_pictures_from_a_person_file(
     learn = ["--frames", corpus / MONA, "-o", person, "--params", tmp_path / "params.yaml"]
     assert adapt.main([str(w) for w in [*learn, "--model", model_file]]) == 0
     out = tmp_path / "frames"
-    with av.open(str(corpus / THIRTY)) as file:  # its first frames, for haste
+    with av.open(str(begins(corpus, THIRTY))) as file:  # its first frames, for haste
         first = [f.to_ndarray(format="rgb24") for f in islice(file.decode(video=0), 20)]
     driver = open_writer(tmp_path / "short.mp4", Fraction(30), None)
     driver.write(np.stack(first))
@@ -191,7 +191,7 @@ def test_nothing_half_made_is_left_behind(
 
     monkeypatch.setattr(Scene, "frames", fail_late)
     monkeypatch.setattr("os._exit", lambda code: None)
-    words = ("--portrait", corpus / MONA, "--driver", corpus / DRIVER, "-o", out)
+    words = ("--portrait", corpus / MONA, "--driver", begins(corpus, DRIVER), "-o", out)
     assert command(*words) == 1
     assert not list(out.parent.iterdir())
 
@@ -199,7 +199,7 @@ def test_nothing_half_made_is_left_behind(
 def test_mistakes_are_one_line_and_exit_2(
     tmp_path: Path, corpus: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mona, driver, out = corpus / MONA, corpus / DRIVER, tmp_path / "out.mp4"
+    mona, driver, out = corpus / MONA, begins(corpus, DRIVER), tmp_path / "out.mp4"
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     usual = ("--portrait", mona, "--driver", driver)

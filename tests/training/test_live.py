@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from tiny_model import MONA, NETWORKS, PARAMS, write_model
+from tiny_model import MONA, NETWORKS, PARAMS, begins, write_model
 from tiny_model import SHORT as DRIVER
 
 from pipelines.errors import UserError
@@ -59,7 +59,7 @@ class Audience:
 
 def test_a_recording_is_shown_frame_by_frame(corpus: Path, job: Job) -> None:
     audience = Audience()
-    latency = run(job, Recording(corpus / DRIVER, paced=False), [audience])
+    latency = run(job, Recording(begins(corpus, DRIVER), paced=False), [audience])
     assert len(audience.frames) == len(latency.whole) == 72
     assert audience.frames[0].shape == (64, 256, 3)
     np.testing.assert_allclose(audience.times, np.arange(72) / 30)
@@ -78,7 +78,7 @@ def test_a_recording_is_shown_frame_by_frame(corpus: Path, job: Job) -> None:
 
 def test_the_show_ends_when_the_audience_leaves(corpus: Path, job: Job) -> None:
     audience = Audience(patience=3)
-    assert len(run(job, Recording(corpus / DRIVER, paced=False), [audience]).whole) == 3
+    assert len(run(job, Recording(begins(corpus, DRIVER), paced=False), [audience]).whole) == 3
 
 
 class Webcam:
@@ -95,7 +95,7 @@ class Webcam:
 
 
 def test_a_cameras_first_second_is_not_shown_late(corpus: Path, job: Job) -> None:
-    pictures = [shot.picture for shot in Recording(corpus / DRIVER, paced=False)][:20]
+    pictures = [shot.picture for shot in Recording(begins(corpus, DRIVER), paced=False)][:20]
     empty = np.zeros_like(pictures[0])
     audience = Audience()
     run(job, Webcam([empty, empty, *pictures, empty]), [audience])
@@ -145,16 +145,16 @@ def test_ctrl_c_ends_a_show_without_losing_it(corpus: Path, job: Job) -> None:
             return True
 
     audience = Impatient()
-    run(job, Recording(corpus / DRIVER, paced=False), [audience])
+    run(job, Recording(begins(corpus, DRIVER), paced=False), [audience])
     assert len(audience.frames) == 5
 
 
 def test_the_tracker_finds_what_the_detector_finds(corpus: Path, finder: Finder) -> None:
-    footage = follow(corpus / DRIVER, finder)
+    footage = follow(begins(corpus, DRIVER), finder)
     crop = footage.crop.boxes[0]
     follower = Follower(finder)
     apart = []
-    for number, shot in enumerate(Recording(corpus / DRIVER, paced=False)):
+    for number, shot in enumerate(Recording(begins(corpus, DRIVER), paced=False)):
         if number == 20:
             break
         scale = 640 / shot.picture.shape[0]
@@ -202,17 +202,19 @@ def test_the_command_writes_a_signed_file(
         base += ["--portrait", corpus / MONA, "--live"]
         return animate.main([str(word) for word in [*base, *words]])
 
-    assert command("--driver", corpus / DRIVER, "-o", out) == 0
+    assert command("--driver", begins(corpus, DRIVER), "-o", out) == 0
     said = capsys.readouterr().out
     assert "live: 72 frames; latency" in said and "p95" in said and "signed" in said
     with av.open(str(out)) as file:
         assert sum(1 for _ in file.decode(video=0)) == 72
     assert marking.verify(out).state is marking.State.MADE
     facts = json.loads(marking.sidecar_path(out).read_text())["facts"]
-    assert facts["driver"]["name"] == Path(DRIVER).name and facts["label"] == "AI-generated"
+    assert (
+        facts["driver"]["name"] == begins(corpus, DRIVER).name and facts["label"] == "AI-generated"
+    )
 
     for words, why in (
-        (("--driver", corpus / DRIVER), "no display"),
+        (("--driver", begins(corpus, DRIVER)), "no display"),
         (("--driver", "97"), "no display"),
         (("--driver", "97", "-o", tmp_path / "b.mp4"), "no camera opens there"),
         (("--driver", tmp_path / "gone.mp4", "-o", tmp_path / "b.mp4"), "no such file"),

@@ -33,13 +33,14 @@ def test_a_cut_is_found_and_a_flash_is_not(tmp_path):
 
 def test_the_cuts_of_a_real_video(corpus, tmp_path):
     """A recording with three annotated clips, two of which run across a change of camera."""
-    trees = corpus.glob("metadata/voxceleb2/txt/*/C1_0xVpM1p9/*.txt")
+    trees = corpus.glob("metadata/voxceleb2/txt/*/C1_0*/*.txt")
     clips = []
     for file in sorted(trees):
         rows = [line.split() for line in file.read_text().splitlines() if line[:1].isdigit()]
         boxes = np.array([row[1:5] for row in rows], np.float32)
         clips.append(ClipSpec(file.stem, int(rows[0][0]), len(rows), boxes=boxes))
-    results = cut(corpus / "videos/C1_0xVpM1p9.mp4", clips, tmp_path, CropSettings())
+    (video,) = corpus.glob("videos/C1_0*")
+    results = cut(video, clips, tmp_path, CropSettings())
     assert {key: result.status for key, result in results.items()} == {
         "00001": Status.SCENE_CUT,
         "00002": Status.SCENE_CUT,
