@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         if not all(map(math.isfinite, numbers)):
             raise UserError("--samples-per-second and prices must be finite numbers")
-        corpus = count(params) if options.dataset == "this" else voxceleb2(params)
+        try:
+            corpus = count(params) if options.dataset == "this" else voxceleb2(params)
+        except UserError as error:
+            hint = "; without the lists, --dataset voxceleb2-full plans with the published totals"
+            raise UserError(f"{error}{hint}") from None
         show(estimate(params, corpus, workers, rate), prices)
         return EXIT_OK
 

@@ -68,6 +68,10 @@ def _limited(check: Check, params: Params) -> list[Verdict]:
                 found.append(verdict)
         except UserError as error:
             found.append(fail(check.name, clean_detail(error), "mend that, then ask again"))
+        except OSError as error:  # a disk or a store that does not answer, not a fault of ours
+            what = f"{error.filename}: " if isinstance(error.filename, str) else ""
+            words = clean_detail(f"{what}{error.strerror or error}")
+            found.append(fail(check.name, words, "mend that, or the path in params.yaml"))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other checks go on
             at = traceback.extract_tb(error.__traceback__)[-1]
             words = f"{type(error).__name__}: {clean_detail(error)} ({at.name}:{at.lineno})"

@@ -147,6 +147,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
     assert project.history() == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ctrl_c_is_told(cluster: Any, project: Project) -> None:
     process = project.start(cluster.address)

@@ -35,12 +35,17 @@ def test_no_check_takes_the_doctor_down(make_params: MakeParams) -> None:
         yield ok("free", "75 GB")
         raise UserError("sample/metadata: no such folder")
 
+    def unplugged(params: Params) -> Verdicts:
+        raise OSError(5, "Unable to locate credentials", "s3://bucket/index.parquet")
+        yield
+
     def works(params: Params) -> Verdicts:
         yield ok("works", "fine")
 
     chosen = [checks.Check("dies", dies), checks.Check("leaves", leaves)]
     chosen += [checks.Check("mistaken", mistaken)]
-    chosen += [checks.Check("hangs", hangs, 0.1), checks.Check("works", works)]
+    chosen += [checks.Check("hangs", hangs, 0.1), checks.Check("unplugged", unplugged)]
+    chosen += [checks.Check("works", works)]
     found = list(checks.run(make_params(), tuple(chosen)))
     assert [(v.name, v.level) for v in found] == [
         ("before", "ok"),
@@ -49,12 +54,15 @@ def test_no_check_takes_the_doctor_down(make_params: MakeParams) -> None:
         ("free", "ok"),
         ("mistaken", "fail"),
         ("hangs", "fail"),
+        ("unplugged", "fail"),
         ("works", "ok"),
     ]
     assert "ZeroDivisionError" in found[1].words
     assert "secret" not in found[1].line()
     assert "no such folder" in found[4].words and "report" not in found[4].line()
     assert "0.1 s" in found[5].words
+    assert "s3://bucket/index.parquet: Unable to locate credentials" in found[6].line()
+    assert "report" not in found[6].line()
 
 
 def test_every_check_runs_here(
