@@ -16,7 +16,7 @@ import pytest
 from pipelines import command, engine, storage
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
-from pipelines.params import Params
+from pipelines.params import Params, Paths
 from pipelines.runner import ProcessItems
 
 MakeParams = Callable[..., Params]
@@ -26,7 +26,7 @@ MakeVideo = Callable[..., Path]
 def _settings(folder: Path) -> dict[str, Any]:
     return {
         "name": "tiny",
-        "paths": {name: str(folder / name) for name in ("data", "work", "metrics", "cards")},
+        "paths": {name: str(folder / name) for name in Paths.model_fields},
         "catalog": {
             "metadata": str(folder / "metadata"),
             "takedowns": str(folder / "takedowns.csv"),
