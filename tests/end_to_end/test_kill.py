@@ -18,9 +18,14 @@ from pipelines import storage
 from pipelines.sample.server import SampleServer
 
 KILLS, MANY_KILLS = 3, 10
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("stage", BEAM_STAGES)
+@pytest.mark.parametrize(
+    "stage",
+    # By default the first and the last of them.
+    [s if s in ("download", "shard") else pytest.param(s, marks=SLOW) for s in BEAM_STAGES],
+)
 def test_killed_at_random_moments(
     stage: str, undisturbed: Rig, site: SampleServer, tmp_path: Path
 ) -> None:

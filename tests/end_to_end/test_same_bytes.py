@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from rig import BEAM_STAGES, Rig, kill_group, wait_until
 
 
@@ -32,6 +33,7 @@ def test_two_processes_give_the_same_bytes(
     assert make_rig(tmp_path, workers=2).run_all().hashes() == undisturbed.hashes()
 
 
+@pytest.mark.slow  # test_kill.py has its harder sister
 def test_an_interrupted_run_gives_the_same_bytes(
     undisturbed: Rig, make_rig: Callable[..., Rig], tmp_path: Path
 ) -> None:

@@ -237,7 +237,7 @@ def test_short_videos_are_dropped_when_asked(shards: Shards) -> None:
 
 
 def test_another_split_has_no_videos(shards: Shards) -> None:
-    with pytest.raises(ValueError, match="no video of split 'val'"):
+    with pytest.raises(ValueError, match="split 'val' holds nobody"):
         Episodes(shards.index, shards.folder, "val")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
@@ -34,6 +34,7 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
+@settings(max_examples=30)
 @given(STATE.filter(lambda s: len({str(k) for k in s}) == len(s)))
 def test_flattening_is_undone(state: dict[object, object]) -> None:
     tensors, skeleton = tensor_file.flatten(state)
