@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from pipelines import progress
 from pipelines.errors import StopStage, UserError
 
 EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_UNREAD = 141
+"""As of a program that SIGPIPE ended: nobody reads any more."""
 
 
 def arguments(doc: str) -> argparse.ArgumentParser:
@@ -42,10 +45,18 @@ def joined(parser: argparse.ArgumentParser, argv: Sequence[str]) -> list[str]:
     return words
 
 
+def _nobody_reads() -> bool:
+    """Whether what stdout went to has closed, as in `... | head`; a store's pipe may break too."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; a user's mistake or a stop becomes one line and an exit status."""
     try:
         code = command()
+        sys.stdout.flush()
     except UserError as error:
         progress.complain(str(error))
         code = EXIT_USAGE
@@ -55,12 +66,13 @@ def guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         progress.complain("interrupted; finished items are kept, run the same command to go on")
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:  # as in `... | head`: whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_OK
     except OSError as error:
-        progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         code = EXIT_STOPPED
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = EXIT_UNREAD
+        else:
+            progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
     sys.stdout.flush()
     sys.stderr.flush()
     if code in (EXIT_STOPPED, EXIT_INTERRUPTED):

@@ -60,11 +60,11 @@ class Plan:
     """Bytes at once."""
     assumptions: list[str] = field(default_factory=list)
 
-    def __getitem__(self, name: str) -> Stage:
-        return next(stage for stage in self.stages if stage.name == name)
-
     unpriced: tuple[str, ...] = ()
     """Stages whose time no rate is known of: the sum leaves it out."""
+
+    def __getitem__(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
 
     @property
     def whole(self) -> str:

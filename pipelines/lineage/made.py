@@ -53,8 +53,8 @@ class Input:
 
 def read(path: Path) -> Made:
     """Read a file's own words. Raises UserError where it has none."""
-    path = path.with_name(path.name.removesuffix(SIDECAR))  # either of the two may be named
-    sidecar = path.with_name(path.name + SIDECAR)
+    path = path.parent / path.name.removesuffix(SIDECAR)  # either of the two may be named
+    sidecar = path.parent / (path.name + SIDECAR)  # `with_name` fails on `.` and `/`
     # A sidecar tells of its video even where that has been moved away.
     if not path.exists() and not sidecar.is_file():
         raise UserError(f"{path}: no such file")

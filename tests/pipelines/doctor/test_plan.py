@@ -129,7 +129,7 @@ def test_the_plan_grows_with_its_parts(make_params: MakeParams) -> None:
             },
             6,
             114,
-            61e6,
+            41e6,
         ),
     ],
 )

@@ -35,6 +35,8 @@ def test_trees_for_people(
         (["words.txt"], "nothing tells how it was made"),
         (["words.parquet"], "not a readable manifest"),
         (["words.safetensors"], "damaged, or not made by Likeness"),
+        (["."], "nothing tells how it was made"),
+        (["/"], "nothing tells how it was made"),
         (["--clip", "k", "--look", "none"], "--look none: no such folder"),
         (["--clip", "k", "--index", "none.parquet"], "none.parquet is missing"),
         (["--clip", "k", "--index", "words.parquet"], "not a readable manifest"),
