@@ -35,11 +35,11 @@ META_START = 35.0
 """Ray, its processes and TensorBoard, whatever is trained: measured on the demo."""
 TERAFLOP = 11.2
 """benchmarks/README.md, meta step: 12.1 to 15.4 CPU s a sample of 1.233 TFLOP, one thread, fp32."""
-META_TERAFLOPS = 0.96
+META_TERAFLOPS = 0.98
 """A sample's work at 256 px, K = 8 and the paper's channels, without the content networks: what the
 flop counter of `benchmarks/step.py` sees, less these."""
-CONTENT_TERAFLOPS = {"vgg19": 0.153, "random": 0.153, "vggface": 0.121, "squeezenet": 0.002}
-"""Of each content network at 256 px: two pictures forward and one back."""
+CONTENT_TERAFLOPS = {"vgg19": 0.142, "random": 0.142, "vggface": 0.113, "squeezenet": 0.002}
+"""Of each content network at 256 px, two pictures forward and one back, by the same counter."""
 
 # --- bytes
 
