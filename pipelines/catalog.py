@@ -8,16 +8,12 @@ shards of a source is only known when all of its clips are counted.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import re
 import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipelines import progress, storage
 from pipelines.command import arguments, guarded
-from pipelines.errors import UserError, nearest
+from pipelines.errors import UserError
 from pipelines.manifest import ROW_GROUP, ManifestWriter
 from pipelines.params import Params, load
 from pipelines.params.dataset import Filters, Source, Split
@@ -37,78 +33,9 @@ from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
 from pipelines.statuses import Status
 from pipelines.summary import Summary, exit_status, write_metrics
+from pipelines.takedowns import Takedowns, read_takedowns
 
 STAGE = "catalog"
-
-
-# --- who was taken out -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Takedowns:
-    """Identifiers that must not appear in anything made after the catalog."""
-
-    persons: frozenset[str] = frozenset()
-    videos: frozenset[str] = frozenset()
-    clips: frozenset[str] = frozenset()
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Where each identifier is first named."""
-
-    def covering(self, row: Annotation, key: str) -> list[str]:
-        """The identifiers by which a clip was taken out."""
-        kinds = (self.persons, row.person), (self.videos, row.video), (self.clips, key)
-        return [name for names, name in kinds if name in names]
-
-    def named_in(self, text: str) -> list[str]:
-        """The identifiers of those taken out that a text names."""
-        names = "|".join(map(re.escape, (*self.persons, *self.videos, *self.clips)))
-        whole = rf"(?<![A-Za-z0-9-])(?:{names})(?![A-Za-z0-9-])"
-        return re.findall(whole, text.replace("/", "_")) if names else []
-
-
-TAKEDOWN_KINDS = ("person", "video", "clip")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def read_takedowns(path: str) -> Takedowns:
-    """Read takedowns.csv: columns kind (person, video, clip), id, date, reason.
-
-    Raises UserError naming the line: a takedown that cannot be read must stop the rebuild.
-    """
-    try:
-        data = storage.read_bytes(path)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is missing; make it with the header line kind,id,date,reason"
-        ) from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text") from None
-    found: dict[str, set[str]] = {kind: set() for kind in TAKEDOWN_KINDS}
-    lines: dict[str, int] = {}
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
-    try:
-        if not {"kind", "id"} <= set(reader.fieldnames or []):
-            raise UserError(f"{path}:1: expected the header kind,id,date,reason")
-        for row in reader:
-            kind, name = (row["kind"] or "").strip().lower(), (row["id"] or "").strip()
-            # A clip may be written as its key or as person/video/utterance.
-            name = name.replace("/", "_") if kind == "clip" else name
-            # An address in place of an id would match nothing, in silence.
-            if kind not in found or not _IDENTIFIER.fullmatch(name):
-                hint = nearest(kind, TAKEDOWN_KINDS) if kind not in found else ""
-                raise UserError(
-                    f"{path}:{reader.line_num}: expected person, video or clip and an id, "
-                    f"found {kind!r}, {name!r}{hint}"
-                )
-            found[kind].add(name)
-            lines.setdefault(name, reader.line_num)
-    except csv.Error as error:  # an open quote would swallow the lines below it
-        raise UserError(f"{path}:{reader.line_num + 1}: not a row of CSV: {error}") from None
-    persons, videos, clips = (frozenset(found[kind]) for kind in TAKEDOWN_KINDS)
-    return Takedowns(persons, videos, clips, lines)
 
 
 # --- rules of one row ------------------------------------------------------------------------

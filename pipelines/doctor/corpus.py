@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from pipelines import storage
-from pipelines.catalog import clip_key, filtered, read_takedowns
+from pipelines.catalog import clip_key, filtered
 from pipelines.doctor import rates
 from pipelines.download import video_name
 from pipelines.errors import UserError
@@ -19,6 +19,7 @@ from pipelines.site.fetch import mirror_urls
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.statuses import Status
+from pipelines.takedowns import read_takedowns
 from pipelines.video.probe import MediaError, probe
 
 SAMPLE = 24

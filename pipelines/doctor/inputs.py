@@ -18,7 +18,6 @@ from typing import Any
 import psutil
 
 from pipelines import storage
-from pipelines.catalog import read_takedowns
 from pipelines.doctor.software import is_youtube
 from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
 from pipelines.errors import UserError, clean_detail, redact
@@ -29,6 +28,7 @@ from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
 from pipelines.statuses import Status
+from pipelines.takedowns import read_takedowns
 
 SIGNED_IN = {"SID", "SAPISID", "LOGIN_INFO", "__Secure-1PSID", "__Secure-3PSID"}
 """Google's cookies of an account; without one of them YouTube sees a visitor."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipelines import storage
-from pipelines.catalog import TAKEDOWN_KINDS, read_takedowns
 from pipelines.errors import UserError, nearest
+from pipelines.takedowns import KINDS, read_takedowns
 
 COLUMNS = ("kind", "id", "date", "reason")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
@@ -96,10 +96,8 @@ def read_list(path: str, date: str, reason: str) -> list[Request]:
 def request(kind: str, name: str, date: str, reason: str) -> Request:
     """A checked request. Raises UserError for what the catalog would not understand."""
     kind = kind.lower()
-    if kind not in TAKEDOWN_KINDS:
-        raise UserError(
-            f"expected person, video or clip, found {kind!r}{nearest(kind, TAKEDOWN_KINDS)}"
-        )
+    if kind not in KINDS:
+        raise UserError(f"expected person, video or clip, found {kind!r}{nearest(kind, KINDS)}")
     name = name.replace("/", "_") if kind == "clip" else name
     if not _IDENTIFIER.fullmatch(name) or len(name) > LONGEST[kind]:
         raise UserError(

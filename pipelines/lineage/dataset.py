@@ -17,6 +17,7 @@ from pipelines import manifest, storage
 from pipelines.errors import UserError
 from pipelines.params import MANIFESTS, Params
 from pipelines.schemas import IDENTITY
+from pipelines.takedowns import read_takedowns
 
 INDEX_COLUMNS = [*IDENTITY, "split", "shard", "shard_sha256"]
 STAGES = tuple(MANIFESTS)
@@ -148,8 +149,6 @@ class Project:
 
     def is_taken_down(self, asked: Asked) -> bool:
         """Whether takedowns.csv names it."""
-        from pipelines.catalog import read_takedowns  # late: it loads Beam
-
         try:
             takedowns = read_takedowns(self.params.catalog.takedowns)
         except UserError:

@@ -18,6 +18,7 @@ from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
 from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, PLAIN_NAME
 from pipelines.sources import base
+from pipelines.takedowns import read_takedowns
 
 Row = dict[str, Any]
 HOSTILE = [
@@ -145,7 +146,7 @@ def test_a_hostile_identifier_in_takedowns_stops_with_its_line(
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     params = make_params(catalog={"takedowns": str(path)})
     if name in ("space ", " space", "tab\t"):  # blanks around an id are pardoned
-        assert catalog.read_takedowns(str(path)).persons == {name.strip()}
+        assert read_takedowns(str(path)).persons == {name.strip()}
         return
     with pytest.raises(UserError, match=r"hostile\.csv"):
         catalog.build(params)

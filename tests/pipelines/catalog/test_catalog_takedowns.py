@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from eight_people import strings_of
 
-from pipelines.catalog import read_takedowns
 from pipelines.errors import UserError
+from pipelines.takedowns import read_takedowns
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import catalog
 from pipelines.errors import UserError
 from pipelines.forget import requests
 from pipelines.forget.requests import Request
+from pipelines.takedowns import read_takedowns
 
 
 def test_lines_are_added_and_all_others_kept(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_lines_are_added_and_all_others_kept(tmp_path: Path) -> None:
         ("person", "id00009", 2),
         ("video", "-QLb_x", 3),
     ]
-    assert catalog.read_takedowns(str(path)).videos == {"-QLb_x"}
+    assert read_takedowns(str(path)).videos == {"-QLb_x"}
     assert [p.name for p in tmp_path.iterdir()] == ["takedowns.csv"]
 
 
