@@ -109,7 +109,7 @@ def sequential(urls: list[str], decode: Callable[[bytes], Any] | None) -> Work:
                 jpegs = [data for name, data in sample.items() if name.endswith(".jpg")]
                 if decode:
                     npy = sample["landmarks.npy"]
-                    parse_points(npy, len(npy) // (68 * 2 * 4), sample["__key__"])
+                    parse_points(npy, len(npy) // (68 * 2 * 4), lambda: "landmarks")
                     for jpeg in jpegs:
                         decode(jpeg)
                 yield len(jpegs)

@@ -12,21 +12,21 @@ channels_last. A *frame* is numbered over all stored frames of the split, in ord
 from __future__ import annotations
 
 import hashlib
-import io
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 
 from training.index import FewFrames, ShardIndex, VideoKey
+from training.jpeg import Name, Pixels, decode
 from training.meta import EpisodeBatch
 from training.rasterize import DRAWN, rasterize
 from training.sampler import FRAMES, EpisodeSampler, shuffled
@@ -35,13 +35,9 @@ POINTS = 68
 MAPS = 256
 """Tars held open by a process: a mapping keeps a file descriptor, and 1,024 is a common limit."""
 
-LARGEST_CROP = 2048
-"""Pixels a side of a stored picture. As `pipelines.schemas` says, which a GPU box need not have."""
-
-Pixels = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
-Shown = tuple[bytes, Points, str]
-"""A frame's JPEG, its points (68, 2) in pixels of it, and its name for messages."""
+Shown = tuple[bytes, Points, Name]
+"""A frame's JPEG, its points (68, 2) in pixels of it, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +103,12 @@ def _painted(episodes: Sequence[Iterable[Shown]], k: int, size: int) -> list[Pix
             [*source_landmarks[at], target_landmarks[at]],
         )
         for (jpeg, points, name), picture, drawing in zip(shown, pictures, drawings, strict=True):
-            picture[:], side = _decode(jpeg, size, name)
+            picture[:], side = decode(jpeg, size, name)
             rasterize(points, size, source_size=side, out=drawing)
     return fields
 
 
-def _decode(jpeg: bytes, size: int, name: str) -> tuple[Pixels, int]:
-    """A picture as (size, size, 3), and the side it is stored with."""
-    try:
-        image: Image.Image = Image.open(io.BytesIO(jpeg), formats=["JPEG"])
-        if image.width != image.height or image.width > LARGEST_CROP:  # before it takes memory
-            raise ValueError(f"{name} is {image.width}x{image.height}, not square or too large")
-        image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f"{name} is no whole JPEG: make its shard anew") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is no whole JPEG ({error}): make its shard anew") from error
-    side = image.width
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image), side
-
-
-def parse_points(npy: bytes | memoryview, rows: int, name: str) -> Points:
+def parse_points(npy: bytes | memoryview, rows: int, name: Name) -> Points:
     """A view of KEY.landmarks.npy, (rows, 68, 2), in pixels of the stored picture.
 
     Raises ValueError for anything else; nothing is ever unpickled.
@@ -140,7 +117,9 @@ def parse_points(npy: bytes | memoryview, rows: int, name: str) -> Points:
     header = bytes(npy[: max(len(npy) - 4 * values, 0)])
     shape = f"'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {POINTS}, 2)"
     if not header.startswith(b"\x93NUMPY") or shape.encode() not in header:
-        raise ValueError(f"{name} is no array of {rows} x {POINTS} landmarks: make its shard anew")
+        raise ValueError(
+            f"{name()} is no array of {rows} x {POINTS} landmarks: make its shard anew"
+        )
     return np.frombuffer(npy, "<f4", values, len(header)).reshape(rows, POINTS, 2)
 
 
@@ -207,7 +186,9 @@ class Episodes(Dataset):
         return [*map(torch.from_numpy, fields), rows]
 
     def _shown(self, frames: Sequence[int]) -> Iterator[Shown]:
-        return ((self.jpeg(frame), self.points(frame), self.name(frame)) for frame in frames)
+        return (
+            (self.jpeg(frame), self.points(frame), partial(self.name, frame)) for frame in frames
+        )
 
     def jpeg(self, frame: int) -> bytes:
         """A frame as it is stored."""
@@ -219,8 +200,11 @@ class Episodes(Dataset):
         index, clip = self.index, self.index.clip_of(frame)
         start, size = int(index.landmarks_offset[clip]), int(index.landmarks_size[clip])
         tar = memoryview(self._map(int(index.shard_of[clip])))
-        name = f"{index.keys[clip]}.landmarks.npy"
-        table = parse_points(tar[start : start + size], int(index.rows[clip]), name)
+        table = parse_points(
+            tar[start : start + size],
+            int(index.rows[clip]),
+            lambda: f"{index.keys[clip]}.landmarks.npy",
+        )
         points: Points = table[index.numbers[frame]]
         return points
 

@@ -6,6 +6,7 @@ V videos of C clips with F stored frames. Needs only numpy and pyarrow.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -113,7 +114,7 @@ class ShardIndex:
 
     def clip_of(self, frame: int) -> int:
         """The clip that a frame is stored with."""
-        return int(np.searchsorted(self.first_frame, frame, "right")) - 1
+        return bisect_right(self.first_frame, frame) - 1
 
 
 def _outside(offsets: Any, sizes: Any, limits: Any) -> npt.NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,14 @@ class EpisodeStream(IterableDataset):
                 raise ValueError(f"{url} lacks {name}, but the index says so") from None
             return data
 
+        def name(clip: int, suffix: str) -> str:
+            return f"{url}: {index.keys[clip]}.{suffix}"
+
         tables = {
             clip: parse_points(
-                member(clip, "landmarks.npy"), int(index.rows[clip]), f"{url}: {index.keys[clip]}"
+                member(clip, "landmarks.npy"),
+                int(index.rows[clip]),
+                partial(name, clip, "landmarks.npy"),
             )
             for clip in clips
         }
@@ -150,13 +156,12 @@ class EpisodeStream(IterableDataset):
             found: Points = tables[index.clip_of(frame)][index.numbers[frame]]
             return found
 
-        shown = []
+        shown: list[Shown] = []
         for frame in draw(index, video, self.k + 1, (self.seed, epoch), points):
             clip = index.clip_of(frame)
             suffix = f"{frame - index.first_frame[clip]:03d}.jpg"
-            name = f"{url}: {index.keys[clip]}.{suffix}"
             # A copy of the points, or the buffer would hold the whole clip's.
-            shown.append((member(clip, suffix), points(frame).copy(), name))
+            shown.append((member(clip, suffix), points(frame).copy(), partial(name, clip, suffix)))
         return shown
 
 

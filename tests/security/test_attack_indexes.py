@@ -16,7 +16,7 @@ from pipelines import manifest, schemas, storage, verify
 from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from training import episodes, index, shard_cache
+from training import index, jpeg, shard_cache
 from training.stream import EpisodeStream
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ BIG = 2**62
 
 def test_loader_and_rebuild_agree_on_what_a_name_is() -> None:
     assert index.PLAIN_NAME == schemas.PLAIN_NAME
-    assert episodes.LARGEST_CROP == schemas.LARGEST_CROP
+    assert jpeg.LARGEST == schemas.LARGEST_CROP
 
 
 NAMES = ["../../secret", "/etc/passwd", "a/b", "", "x;touch pwned", "a b", "s3://b/x", "a\nb", "{}"]
