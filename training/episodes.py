@@ -97,14 +97,15 @@ def _painted(episodes: Sequence[Iterable[Shown]], k: int, size: int) -> list[Pix
     source, source_landmarks, target, target_landmarks = fields = [
         np.zeros(shape, np.uint8) for shape in shapes for _ in range(2)
     ]
+    points = np.empty((len(episodes), k + 1, POINTS, 2), np.float32)
+    sides = np.empty((len(episodes), k + 1), np.intp)
     for at, shown in enumerate(episodes):
-        pictures, drawings = (
-            [*source[at], target[at]],
-            [*source_landmarks[at], target_landmarks[at]],
-        )
-        for (jpeg, points, name), picture, drawing in zip(shown, pictures, drawings, strict=True):
-            picture[:], side = decode(jpeg, size, name)
-            rasterize(points, size, source_size=side, out=drawing)
+        pictures = [*source[at], target[at]]
+        for frame, ((jpeg, place, name), picture) in enumerate(zip(shown, pictures, strict=True)):
+            picture[:], sides[at, frame] = decode(jpeg, size, name)
+            points[at, frame] = place
+    rasterize(points[:, :k], size, source_size=sides[:, :k], out=source_landmarks)
+    rasterize(points[:, k], size, source_size=sides[:, k], out=target_landmarks)
     return fields
 
 

@@ -244,7 +244,7 @@ def pictures_to(pictures: Sequence[Picture], size: int, device: torch.device) ->
 
 def drawings(points: npt.NDArray[np.floating], side: int, size: int) -> Picture:
     """Landmark pictures (n, size, size, 3) of points (n, 68, 2) in pixels of a crop of `side`."""
-    return np.stack([rasterize(frame, size, source_size=side) for frame in points])
+    return rasterize(points, size, source_size=side)
 
 
 def unit(pictures: Picture, device: torch.device) -> torch.Tensor:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from training.rasterize import PEN, STROKES, rasterize
+from training.rasterize import PEN, STROKES, TOGETHER, rasterize
 
 
 def face() -> npt.NDArray[np.float64]:
@@ -104,6 +104,26 @@ def test_other_sizes_keep_the_geometry() -> None:
         assert small.shape == (size, size, 3)
         x, y = np.floor((points[8] + 0.5) * size / 256 - 0.5 + 0.5).astype(int)
         assert tuple(small[y, x]) == (255, 255, 255)
+
+
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.integers(0, 3), st.integers(0, 2 * TOGETHER), st.just(68), st.just(2)),
+        elements=st.sampled_from([-1e9, -3.0, 0.0, 17.5, 40.25, 63.0, 64.0, 100.0, np.nan]),
+        fill=st.just(31.0),
+    ),
+    st.data(),
+)
+def test_many_at_once_are_drawn_as_each_alone(
+    points: npt.NDArray[np.float64], data: st.DataObject
+) -> None:
+    sides = data.draw(arrays(np.intp, points.shape[:2], elements=st.sampled_from([32, 64, 200])))
+    together = rasterize(points, 64, source_size=sides)
+    assert together.shape == (*points.shape[:2], 64, 64, 3)
+    for place in np.ndindex(points.shape[:2]):
+        alone = rasterize(points[place], 64, source_size=int(sides[place]))
+        assert np.array_equal(together[place], alone)
 
 
 @given(arrays(np.float64, (68, 2), elements=st.floats(-1e12, 1e12)))
