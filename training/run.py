@@ -28,7 +28,7 @@ DECIDING: tuple[str, ...] = (
     "networks",
     "parallel",
 )
-DECIDING += ("perceptual", "rasterize", "sampler", "setting", "stream", "table", "trainer")
+DECIDING += ("jpeg", "perceptual", "rasterize", "sampler", "setting", "stream", "table", "trainer")
 """Modules that decide what is learned from a setting and a dataset."""
 
 SPLIT = "train"

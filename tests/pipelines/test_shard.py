@@ -17,11 +17,11 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from pipelines import engine, manifest, shard, storage
+from pipelines import engine, manifest, shard, shard_plan, storage
 from pipelines.errors import StopStage
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
-from pipelines.schemas import CATALOG, INDEX
+from pipelines.schemas import INDEX
 
 Row = dict[str, Any]
 Finished = Callable[..., Params]
@@ -134,64 +134,10 @@ def test_a_key_too_long_for_a_plain_header_is_indexed_right(tmp_path: Path) -> N
     assert all(data[at : at + n] == name.encode() for name, (at, n) in spans.items() if n)
 
 
-# --- the join ----------------------------------------------------------------------------------
-
-
-def naive_plan(params: Params) -> list[Row]:
-    """What the plan must be, by looking clips up by key."""
-    by_stage = {
-        stage: {row["key"]: row for row in manifest.read(params.paths.manifest(stage)).to_pylist()}
-        for stage in ("catalog", "crop", "landmarks")
-    }
-    rows = []
-    for key, found in by_stage["landmarks"].items():
-        if found["status"] == "ok":
-            row = {name: by_stage["catalog"][key][name] for name in CATALOG.names[:5]}
-            row |= {name: by_stage["catalog"][key][name] for name in shard.CATALOG_FACTS}
-            row |= {name: by_stage["crop"][key][name] for name in shard.CROP_FACTS}
-            rows.append(row | {name: found[name] for name in shard.LANDMARK_FACTS})
-    return sorted(rows, key=lambda row: (row["shard"], row["key"]))
-
-
-@pytest.mark.parametrize("portion", [1, 3, 4, 1000])
-@pytest.mark.parametrize("group", [1, 2, 5, 2048])
-def test_the_plan_is_the_join_of_the_manifests(
-    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, portion: int, group: int
-) -> None:
-    monkeypatch.setattr(shard, "PASS_ROWS", portion)
-    monkeypatch.setattr(shard, "ROW_GROUP", group)
-    monkeypatch.setattr(manifest, "ROW_GROUP", group)
-    params = finished([3, 2, 4, 1, 5])
-    shards = shard._write_plan(params, str(tmp_path / "plan.parquet"))
-    rows = manifest.read(str(tmp_path / "plan.parquet")).to_pylist()
-    assert repr(rows) == repr(naive_plan(params))
-    assert [start for _, start, _, _ in shards] == [0, *[stop for _, _, stop, _ in shards][:-1]]
-    assert all({row["shard"] for row in rows[a:b]} == {name} for name, a, b, _ in shards)
-
-
-@pytest.mark.parametrize("stage", ["crop", "landmarks"])
-@pytest.mark.parametrize("change", ["less", "more", "swapped"])
-def test_manifests_of_different_runs_are_not_joined(
-    finished: Finished, stage: str, change: str
-) -> None:
-    params = finished()
-    url = params.paths.manifest(stage)
-    table = manifest.read(url)
-    order = list(range(len(table)))
-    order = {"less": order[:-1], "more": [*order, 0], "swapped": [1, 0, *order[2:]]}[change]
-    with manifest.ManifestWriter(url, table.schema) as writer:
-        writer.write(table.take(order))
-    with pytest.raises(StopStage, match="the manifests do not belong together"):
-        shard.prepare(params)
-
-
 def test_nothing_passed_is_an_empty_index(finished: Finished) -> None:
     params = finished([])
     assert build(params) == []
     assert tars(params) == []
-
-
-# --- runs --------------------------------------------------------------------------------------
 
 
 def test_the_same_clips_give_the_same_tree_whatever_the_history(
@@ -202,7 +148,7 @@ def test_the_same_clips_give_the_same_tree_whatever_the_history(
     first = tree_bytes(params.paths.data)
     for folder in ("records", "plans"):
         shutil.rmtree(Path(params.paths.work, folder))
-    monkeypatch.setattr(shard, "PASS_ROWS", 2)
+    monkeypatch.setattr(shard_plan, "PASS_ROWS", 2)
     build(params)
     assert tree_bytes(params.paths.data) == first
     shutil.rmtree(Path(params.paths.data, "shards"))
