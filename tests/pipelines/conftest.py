@@ -12,6 +12,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from toy_folder import Toy
 
 from pipelines import command, engine, storage
 from pipelines.job import Item, Job
@@ -142,6 +143,13 @@ def tree_bytes() -> Callable[[str], dict[str, bytes]]:
         return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
     return read
+
+
+@pytest.fixture
+def toy(tmp_path: Path, make_params: MakeParams, params_file: Callable[[Params], str]) -> Toy:
+    """A toy stage that may lose half of its rows."""
+    params = make_params(download={"max_failed": 0.5})
+    return Toy(tmp_path, params, params_file(params))
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""The engine with Beam itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import toy_stage
+from toy_folder import Toy
+
+from pipelines import storage
+from pipelines.params import Params
+from pipelines.runner import check_runner
+
+PROCESSES = {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
+
+
+@pytest.mark.parametrize("options", [{}, PROCESSES], ids=["in_memory", "multi_processing"])
+def test_beam_runs_all_items_and_keeps_quiet(
+    toy: Toy,
+    options: dict[str, Any],
+    make_params: Callable[..., Params],
+    params_file: Callable[[Params], str],
+    without_beam: list[list[str]],
+) -> None:
+    names = [f"item{n}" for n in range(12)]
+    toy.plan(**{name: ("removed" if name == "item3" else "ok", 2) for name in names})
+    toy.main()
+    alone = storage.read_bytes(toy.params.paths.manifest("download"))
+    toy.calls()
+    params_file(make_params(beam={"options": options}, paths={"work": str(toy.folder / "other")}))
+    done = toy.command()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(toy.calls()) == sorted(names)
+    assert storage.read_bytes(toy.params.paths.manifest("download")) == alone
+
+
+def test_beam_stops_with_the_worker_s_own_line(toy: Toy) -> None:
+    toy.plan(**{"a": "ok", "b": "ok", "!": "ok"})
+    done = toy.command()
+    assert done.returncode == 1
+    assert done.stderr == "likeness: toy: the weights are missing\n"
+
+
+@pytest.mark.parametrize(
+    ("runner", "words"),
+    [
+        ("FlikRunner", "Beam has no runner 'FlikRunner'; did you mean 'FlinkRunner'?"),
+        ("x", "Beam has no runner 'x'; known: "),
+        ("no.such.Runner", "'no.such.Runner': No module named 'no'"),
+        ("pipelines.engine.run", "'pipelines.engine.run': run() missing 1 required positional"),
+        ("apache_beam.NoRunner", "'apache_beam.NoRunner': module 'apache_beam' has no attribute"),
+    ],
+)
+def test_an_unknown_runner_is_one_line_also_when_all_is_done(
+    toy: Toy,
+    without_beam: list[list[str]],
+    make_params: Callable[..., Params],
+    params_file: Callable[[Params], str],
+    capfd: pytest.CaptureFixture[str],
+    runner: str,
+    words: str,
+) -> None:
+    toy.plan(a="ok")
+    toy.main()
+    params_file(make_params(beam={"runner": runner}))
+    capfd.readouterr()
+    assert toy.main() == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"likeness: beam.runner: {words}")
+
+
+@pytest.mark.parametrize("runner", ["FnApiRunner", "direct", "toy_stage.ToyRunner"])
+def test_runners_go_by_name_and_by_the_path_of_their_class(
+    runner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
+
+    monkeypatch.setattr(toy_stage, "ToyRunner", BundleBasedDirectRunner, raising=False)
+    check_runner(runner)

@@ -1,0 +1,34 @@
+"""A run's name: what decides the result, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_run import params_of, run_of
+from tiny_shards import Shards
+
+from training import run as run_module
+from training.run import plan
+
+
+def test_whatever_decides_the_result_makes_another_run(shards: Shards) -> None:
+    other = params_of(shards)
+    names = {
+        run_of(shards).name,
+        run_of(shards, seed=1).name,
+        run_of(shards, meta={"lr_generator": 1e-3}).name,
+        plan(other, other.settings[other.setting], "0" * 64).name,
+    }
+    assert len(names) == 4
+    adapt = {"iterations": 7}
+    assert run_of(shards, about="called otherwise", adapt=adapt).name == run_of(shards).name
+    assert run_of(shards, adapt=adapt).facts == run_of(shards).facts
+
+
+def test_other_code_makes_another_run(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run_of(shards).name
+    seen: list[Path] = []
+    monkeypatch.setattr(run_module, "source_digest", lambda files: seen.extend(files) or "other")
+    assert run_of(shards).name != before
+    assert {"meta.py", "losses.py", "episodes.py"} < {path.name for path in seen}

@@ -1,0 +1,136 @@
+"""What is damaged, missing or full: told in one line, and nothing good is lost."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import STEPS, damage_a_picture, losses, params_of, run_of, trained_events
+from tiny_shards import MakeShards, Shards
+
+from pipelines.errors import UserError
+from pipelines.schemas import INDEX
+from training.events import Started, Stopped
+from training.meta_train import prepare
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(shards: Shards) -> None:
+    run = run_of(shards)
+    expected = losses(trained_events(run))
+    newest = Path(run.folder, "checkpoints", f"step-{STEPS:09d}.safetensors")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    events = trained_events(run)
+    assert isinstance(events[0], Started) and events[0].step == 9
+    assert len(events[0].notes) == 1 and newest.name in events[0].notes[0]
+    assert losses(events) == {10: expected[10]}
+
+
+def test_when_all_checkpoints_are_damaged_it_says_that_it_begins_anew(shards: Shards) -> None:
+    run = run_of(shards)
+    trained_events(run)
+    for checkpoint in Path(run.folder, "checkpoints").iterdir():
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    started = trained_events(run)[0]
+    assert isinstance(started, Started) and started.step == 0
+    first, second = started.notes
+    assert "the checkpoint before it is taken" in first and "training begins anew" in second
+
+
+@pytest.mark.parametrize("changes", [{}, {"loader": "stream"}], ids=["mmap", "stream"])
+def test_a_damaged_picture_ends_the_run_and_is_named(
+    make_shards: MakeShards, changes: dict[str, Any]
+) -> None:
+    shards = make_shards()
+    tar = damage_a_picture(shards)
+    stopped = trained_events(run_of(shards, **changes))[-1]
+    assert isinstance(stopped, Stopped) and stopped.mistake
+    assert tar in stopped.why and stopped.why.endswith("is no whole JPEG: make its shard anew")
+
+
+def test_in_a_loader_s_process_too(make_shards: MakeShards) -> None:
+    shards = make_shards()
+    tar = damage_a_picture(shards)
+    stopped = trained_events(replace(run_of(shards), loader_workers=1))[-1]
+    assert isinstance(stopped, Stopped) and "\n" not in stopped.why
+    assert tar in stopped.why and stopped.why.endswith("is no whole JPEG: make its shard anew")
+
+
+def test_held_out_tars_that_are_missing_are_told(make_shards: MakeShards) -> None:
+    shards = make_shards()
+    rows = pq.read_table(shards.index).to_pylist()
+    held_out = [
+        row | {"split": "val", "shard": row["shard"].replace("train", "val")} for row in rows
+    ]
+    pq.write_table(pa.Table.from_pylist(rows + held_out, schema=INDEX), shards.index)
+    stopped = trained_events(run_of(shards))[-1]
+    assert isinstance(stopped, Stopped) and "is missing, as the index says" in stopped.why
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda s: s.tar(0).unlink(), "is missing, as the index says"),
+        (lambda s: s.tar(0).write_bytes(b"x"), "has 1 bytes, not"),
+        (lambda s: s.index.unlink(), "no such file; `dvc repro shard`"),
+    ],
+)
+def test_what_shards_lack_is_one_line(
+    shards: Shards, break_it: Callable[[Shards], None], words: str
+) -> None:
+    run = run_of(shards)
+    break_it(shards)
+    [stopped] = trained_events(run)
+    assert isinstance(stopped, Stopped) and stopped.mistake and words in stopped.why
+
+
+def test_k_larger_than_a_video_has_frames(shards: Shards) -> None:
+    [stopped] = trained_events(run_of(shards, k=9, few_frames="error"))
+    assert isinstance(stopped, Stopped) and "take a smaller K" in stopped.why
+    [stopped] = trained_events(run_of(shards, k=50))
+    assert isinstance(stopped, Stopped) and "has the 51 frames of K = 50" in stopped.why
+
+
+def test_a_damaged_index_stops_before_ray_starts(shards: Shards) -> None:
+    params = params_of(shards)
+    Path(shards.index).write_bytes(Path(shards.index).read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"index.parquet is not a readable manifest .*rerun"):
+        prepare(params)
+
+
+def test_a_diverging_run_stops_and_says_what_to_do(shards: Shards) -> None:
+    events = trained_events(run_of(shards, content={"pixels": {"weight": 1e39}}))
+    assert isinstance(events[-1], Stopped) and not events[-1].mistake
+    assert "lower the learning rates" in events[-1].why
+
+
+def test_a_full_disk_while_saving_keeps_the_checkpoints_before(
+    shards: Shards, tmp_path: Path
+) -> None:
+    """A real one: a small file system that takes one checkpoint and not the second."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    run = replace(run_of(shards), folder=str(folder))
+    expected = losses(trained_events(replace(run, folder=str(tmp_path / "undisturbed"))))
+    size = Path(tmp_path, "undisturbed", "checkpoints", "step-000000010.safetensors").stat().st_size
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 5 // 4 // 1024}k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        events = trained_events(run)
+        assert isinstance(events[-1], Stopped) and not events[-1].mistake
+        assert "no checkpoint could be saved" in events[-1].why and "make room" in events[-1].why
+        assert [p.name for p in Path(folder, "checkpoints").iterdir()] == [
+            "step-000000003.safetensors"
+        ]
+        more = ["mount", "-o", f"remount,size={size * 9 // 1024}k", str(folder)]
+        subprocess.run(more, check=True)
+        events = trained_events(run)
+        assert losses(events) == {n: v for n, v in expected.items() if n > 3}
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
