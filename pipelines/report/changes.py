@@ -1,7 +1,7 @@
 """What became otherwise between two runs: clip by clip, person by person, shard by shard.
 
 Clips are compared by their status and by the sha256 of their crop and landmarks, shards by
-their own. Whoever was taken out in between is counted and not named.
+their own. Whoever was taken out of one of them is counted and not named, whichever came first.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Comparison:
     clips: dict[str, int]
     """Clips by kind of change, `same` among them."""
     taken_out: int
-    """Clips of the old run that were taken out on request since."""
+    """Clips of one run that were taken out on request in the other."""
     transitions: list[tuple[str, str, int]]
     """(before, after, clips), the most frequent first; those that stayed are left out."""
     people: list[Person]
@@ -113,13 +113,13 @@ class Comparison:
 def compare(old: str, new: str) -> Comparison:
     """Compare two data folders or URLs. Raises UserError where a manifest is missing."""
     before, after = _run(old), _run(new)
-    hidden = _hidden(after.verdicts)
+    hidden = _hidden(before.verdicts) | _hidden(after.verdicts)
     changes: list[Change] = []
     counts: Counter[str] = Counter()
     people: dict[str, Person] = defaultdict(lambda: Person(""))
     taken_out = 0
     for pair in _pairs(before, after):
-        if pair["after"] == ABSENT and _veiled(pair["key"]) in hidden:
+        if ABSENT in (pair["before"], pair["after"]) and _veiled(pair["key"]) in hidden:
             taken_out += 1
             continue
         change = _change(pair)

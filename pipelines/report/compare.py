@@ -9,7 +9,7 @@ fetch them from DVC's history:
   done
   python -m pipelines.report.compare before data -o compare.html
 
-Prints a summary. Who was taken out on request since is counted, never named.
+Prints a summary. Who was taken out of either on request is counted, never named.
 
 Exits with 0 when both were compared, however much they differ; 3 with --fail-on-loss when a clip
 that was ok no longer is, those taken out on request aside; 1 when it had to stop, 2 for a mistake
