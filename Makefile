@@ -22,8 +22,8 @@ $(STAMP): requirements.txt pyproject.toml
 demo: $(STAMP) ## Rebuild the embedded sample, train a tiny network on it, animate a photograph
 	$(BIN)/python -m pipelines.sample demo
 
-test: $(STAMP) ## Run the tests (prints what was skipped and why)
-	$(BIN)/python -m pytest
+test: $(STAMP) ## Run the tests, two at a time (prints what was skipped and why)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP) ## Run the long fault tests: kills, full disks, clusters (an hour)
 	$(BIN)/python -m pytest -m slow

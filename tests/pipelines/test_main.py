@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import __main__ as overview
-from pipelines import engine, shard, storage
+from pipelines import engine, shard, shard_plan, storage
 from pipelines.params import Params
 
 pytestmark = pytest.mark.usefixtures("without_beam")
@@ -67,7 +67,7 @@ def test_a_stage_that_cannot_start_says_why(finished: Callable[..., Params]) -> 
     params = finished()
     shutil.copyfile(params.paths.manifest("crop"), params.paths.manifest("landmarks"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard, "LANDMARK_FACTS", [])
+        patch.setattr(shard_plan, "LANDMARK_FACTS", [])
         assert overview.outlook(params, "shard").startswith("cannot start: shard: the manifests do")
 
 

@@ -16,7 +16,7 @@ from pipelines import catalog, crop, engine, landmarks, manifest, shard, storage
 from pipelines.errors import StopStage, UserError
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
-from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, PLAIN_NAME
+from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, LANDMARKS, PLAIN_NAME
 from pipelines.sources import base
 from pipelines.takedowns import read_takedowns
 
@@ -205,7 +205,7 @@ def test_a_hostile_catalog_writes_no_tar_and_no_member_outside(
         if column in schema.names:
             change(params, stage, schema, **{column: name})
     if column == "key":
-        change(params, "landmarks", shard.LANDMARKS, key=name)
+        change(params, "landmarks", LANDMARKS, key=name)
     with written() as places, pytest.raises(StopStage, match=f"a {column} that is none"):
         shard.prepare(params)
     stays_inside(places, tmp_path)
@@ -242,7 +242,7 @@ def test_hostile_crops_lead_to_no_file_outside_the_work_folder(
     change(params, "crop", CROPS, path=path)
     with pytest.raises(UserError, match="not below"):
         engine.run(landmarks.prepare(params))
-    change(params, "landmarks", shard.LANDMARKS, crop_path=path)
+    change(params, "landmarks", LANDMARKS, crop_path=path)
     with pytest.raises(UserError, match="not below"):
         engine.run(shard.prepare(params))
 
