@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ class Episode:
 
 def draw(
     index: ShardIndex, video: int, count: int, seed: Sequence[int], points: Callable[[int], Points]
-) -> list[int]:
-    """`count` different frames of a video, by (seed, its name); `points` gives their landmarks.
+) -> dict[int, Points]:
+    """`count` different frames of a video, by (seed, its name), and what `points` says of each.
 
     Frames where no face was found are the last choice, and come first, among the sources: their
     landmark pictures are black, and a target without a face teaches G to invent one.
@@ -67,38 +68,38 @@ def draw(
     frames = index.frames_of(video)
     # By its name, so that a new source changes no other video's episodes.
     name = hashlib.sha256("\0".join(index.videos[video]).encode()).digest()
-    faces: list[int] = []
-    faceless: list[int] = []
+    faces: dict[int, Points] = {}
+    faceless: dict[int, Points] = {}
     for at in shuffled(len(frames), FRAMES, *seed, int.from_bytes(name[:8])):
         frame = frames[at]
-        found = np.isfinite(points(frame)[:DRAWN]).all()
-        (faces if found else faceless).append(frame)
+        found = points(frame)
+        (faces if np.isfinite(found[:DRAWN]).all() else faceless)[frame] = found
         if len(faces) == count:
             break
-    return faceless[: count - len(faces)] + faces
+    return dict(islice(faceless.items(), count - len(faces))) | faces
 
 
 def compose(shown: Sequence[Shown], size: int, row: int) -> Episode:
     """Decode and rasterise K sources and the target, last. Raises ValueError as `_painted`."""
-    painted = _painted([shown], len(shown) - 1, size)
+    painted = _painted([shown], 1, len(shown) - 1, size)
     source, source_landmarks, target, target_landmarks = (
         np.moveaxis(field[0], -1, -3) for field in painted
     )
     return Episode(source, source_landmarks, target, target_landmarks, row)
 
 
-def _painted(episodes: Sequence[Iterable[Shown]], k: int, size: int) -> list[Pixels]:
+def _painted(episodes: Iterable[Sequence[Shown]], b: int, k: int, size: int) -> list[Pixels]:
     """The fields of a batch but `rows`: (B, K, S, S, 3) twice and (B, S, S, 3) twice.
 
     Each picture is painted where the batch wants it: fresh memory costs more than drawing.
     Raises ValueError naming a picture that does not decode.
     """
-    shapes = ((len(episodes), k, size, size, 3), (len(episodes), size, size, 3))
+    shapes = ((b, k, size, size, 3), (b, size, size, 3))
     source, source_landmarks, target, target_landmarks = fields = [
         np.zeros(shape, np.uint8) for shape in shapes for _ in range(2)
     ]
-    points = np.empty((len(episodes), k + 1, POINTS, 2), np.float32)
-    sides = np.empty((len(episodes), k + 1), np.intp)
+    points = np.empty((b, k + 1, POINTS, 2), np.float32)
+    sides = np.empty((b, k + 1), np.intp)
     for at, shown in enumerate(episodes):
         pictures = [*source[at], target[at]]
         for frame, ((jpeg, place, name), picture) in enumerate(zip(shown, pictures, strict=True)):
@@ -167,29 +168,33 @@ class Episodes(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> Episode:
         """The episode of (epoch, video)."""
         epoch, video = place
-        return self.read(video, self.draw(epoch, video))
+        return compose(self._shown(self._drawn(epoch, video)), self.size, video)
 
     def draw(self, epoch: int, video: int) -> list[int]:
         """The K source frames and the target, last, that the video shows in an epoch."""
+        return list(self._drawn(epoch, video))
+
+    def _drawn(self, epoch: int, video: int) -> dict[int, Points]:
         if epoch < 0 or not 0 <= video < len(self):
             raise IndexError(f"no episode ({epoch}, {video}) among {len(self)} videos")
         return draw(self.index, video, self.k + 1, (self.seed, epoch), self.points)
 
     def read(self, video: int, frames: Sequence[int]) -> Episode:
         """An episode of given frames, the target last."""
-        return compose(list(self._shown(frames)), self.size, video)
+        return compose(
+            self._shown({frame: self.points(frame) for frame in frames}), self.size, video
+        )
 
     def __getitems__(self, places: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
         """The episodes of a batch's places, as `stack` would have them."""
-        shown = [self._shown(self.draw(epoch, video)) for epoch, video in places]
-        fields = _painted(shown, self.k, self.size)
+        shown = (self._shown(self._drawn(epoch, video)) for epoch, video in places)
+        fields = _painted(shown, len(places), self.k, self.size)
         rows = torch.tensor([video for _, video in places])
         return [*map(torch.from_numpy, fields), rows]
 
-    def _shown(self, frames: Sequence[int]) -> Iterator[Shown]:
-        return (
-            (self.jpeg(frame), self.points(frame), partial(self.name, frame)) for frame in frames
-        )
+    def _shown(self, drawn: dict[int, Points]) -> list[Shown]:
+        # All of them before any is decoded: one after the other, each finds the caches cold.
+        return [(self.jpeg(frame), at, partial(self.name, frame)) for frame, at in drawn.items()]
 
     def jpeg(self, frame: int) -> bytes:
         """A frame as it is stored."""

@@ -157,11 +157,11 @@ class EpisodeStream(IterableDataset):
             return found
 
         shown: list[Shown] = []
-        for frame in draw(index, video, self.k + 1, (self.seed, epoch), points):
+        for frame, at in draw(index, video, self.k + 1, (self.seed, epoch), points).items():
             clip = index.clip_of(frame)
             suffix = f"{frame - index.first_frame[clip]:03d}.jpg"
             # A copy of the points, or the buffer would hold the whole clip's.
-            shown.append((member(clip, suffix), points(frame).copy(), partial(name, clip, suffix)))
+            shown.append((member(clip, suffix), at.copy(), partial(name, clip, suffix)))
         return shown
 
 
