@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from statistics import median
 
 import torch
@@ -124,15 +125,21 @@ def main() -> int:
             device=device,
         )
 
-    batch = random_batch(args.batch, args.frames, args.size)
+    # One episode's work, eagerly: the counter sees no compiled kernel, and a whole batch may not
+    # fit but when it is compiled.
     learner = make(compiled=False)
     with FlopCounterMode(display=False) as counter:
-        learner.step(batch)
-    flops = counter.get_total_flops()
-    if args.compile:  # the counter sees no compiled kernel: the eager step's work is counted
+        learner.step(random_batch(args.accumulate, args.frames, args.size))
+    flops = counter.get_total_flops() / args.accumulate * args.batch
+    if args.compile:
         del learner
         learner = make(compiled=True)
-        learner.step(batch)
+    batch = random_batch(args.batch, args.frames, args.size)
+    if device.type == "cuda":
+        batch = EpisodeBatch(*(getattr(batch, f.name).pin_memory() for f in fields(batch)))
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    learner.step(batch)
     times = [timed(lambda: learner.step(batch), device) for _ in range(args.rounds)]
     wall, cpu = median(t[0] for t in times), median(t[1] for t in times)
 

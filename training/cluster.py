@@ -39,6 +39,9 @@ from training.parallel import DistributedReducer
 from training.run import Run
 from training.trainer import Worker
 
+TIMEOUT = 6 * 3600
+"""Seconds that workers wait for one another: one may still be fetching all shards. Ray itself
+sees a dead worker or node long before."""
 POLL = 0.5
 """Seconds between two looks at the workers' events."""
 
@@ -111,7 +114,9 @@ def fit(run: Run, params: Ray, show: Report) -> None:
             "threads": int(params.cpus_per_worker),
             "folder": str(Path.cwd()),
         },
-        torch_config=TorchConfig(backend="nccl" if params.gpus_per_worker else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if params.gpus_per_worker else "gloo", timeout_s=TIMEOUT
+        ),
         scaling_config=ScalingConfig(
             num_workers=params.workers,
             use_gpu=params.gpus_per_worker > 0,
@@ -153,7 +158,10 @@ def _work(config: dict[str, Any]) -> None:
         os.chdir(config["folder"])  # so that relative paths mean what they mean to the driver
     context = ray.train.get_context()
     world = context.get_world_size()
-    torch.set_num_threads(max(1, config["threads"]))
+    threads = max(1, config["threads"])
+    torch.set_num_threads(threads)
+    # Of each worker; inductor's own choice is one for every core of the machine.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
     queue: Queue = config["queue"]
     device = get_device()
     tune(device)

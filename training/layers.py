@@ -7,7 +7,7 @@ are always computed in float32 (or wider), whatever autocast says; docs/model.md
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -85,14 +85,7 @@ class SpectralNorm(nn.Module):
         self.register_buffer("left_o", left_o)
         self.register_buffer("right_i", torch.zeros(matrix_oi.shape[1]))
         for _ in range(0 if self.weight.is_meta else WARM_UP):
-            self.power_iteration()
-
-    def power_iteration(self) -> None:
-        """Turn the singular vectors once towards those of the present weight."""
-        with torch.no_grad():
-            matrix_oi = as_matrix(self.weight)
-            self.right_i.copy_(F.normalize(matrix_oi.T @ self.left_o, dim=0, eps=EPS))
-            self.left_o.copy_(F.normalize(matrix_oi @ self.right_i, dim=0, eps=EPS))
+            iterate_power([self])
 
     def sigma(self) -> Tensor:
         """The largest singular value, as far as the power iteration has found it."""
@@ -125,8 +118,24 @@ def _spectral(*modules: nn.Module) -> Iterator[SpectralNorm]:
 
 def update_spectral_norm(*modules: nn.Module) -> None:
     """One power iteration of every layer: call once per optimizer step, outside any graph."""
-    for layer in _spectral(*modules):
-        layer.power_iteration()
+    iterate_power(list(_spectral(*modules)))
+
+
+def iterate_power(layers: Sequence[SpectralNorm]) -> None:
+    """Turn the singular vectors of layers once towards those of their present weights.
+
+    All layers together: one by one each of these small operations costs a GPU its start.
+    """
+    with torch.no_grad():
+        left = [layer.left_o for layer in layers]
+        right = [layer.right_i for layer in layers]
+        matrices = [as_matrix(layer.weight) for layer in layers]
+        for turned, by, those in ((right, left, [m.T for m in matrices]), (left, right, matrices)):
+            products = [matrix @ vector for matrix, vector in zip(those, by, strict=True)]
+            norms = torch._foreach_norm(products)
+            torch._foreach_clamp_min_(norms, EPS)
+            torch._foreach_div_(products, norms)
+            torch._foreach_copy_(turned, products)
 
 
 @contextmanager

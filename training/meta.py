@@ -167,7 +167,8 @@ class MetaLearner:
         self.ema_generator = average_of(self.generator, config.ema)
         if config.compile:
             for module in (self.embedder, self.generator, self.discriminator, self.content_loss):
-                module.compile()
+                # D sees B and 2 B samples: a graph of any number of them would be a slower one.
+                module.compile(dynamic=False)
 
     def _place(self, module: Any) -> Any:
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format

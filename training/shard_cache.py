@@ -1,14 +1,16 @@
 """Shards of an object store on local disk: random access wants files.
 
 A tar is kept under its digest and linked into a folder for each state of the dataset, so that a
-new state fetches only what changed. Workers of one machine may fetch at the same time: a file
-appears only when it is whole.
+new state fetches only what changed. Workers of one machine wait for the one that fetches a tar;
+a file appears only when it is whole, so nothing breaks where files cannot be locked.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -42,14 +44,26 @@ def localize(
         if row["split"] not in splits or target.exists():
             continue
         stored = Path(cache, "tars", f"{row['shard_sha256']}.tar")
-        if not stored.exists():
-            _fetch(storage.join(shards, row["split"], target.name), stored, row["shard_sha256"])
+        with _alone(stored):
+            if not stored.exists():
+                url = storage.join(shards, row["split"], target.name)
+                _fetch(url, stored, row["shard_sha256"])
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(stored, target)
         except FileExistsError:  # another worker was quicker
             continue
     return str(local_index), str(view / "shards")
+
+
+@contextmanager
+def _alone(stored: Path) -> Iterator[None]:
+    """One process of this machine at a time: the workers of a node want the same tars at once."""
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    with stored.with_suffix(".lock").open("w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fetch(url: str, target: Path, sha256: str) -> None:

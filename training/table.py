@@ -43,8 +43,8 @@ class VideoTable(nn.Module):
         values, and the result does not depend on the order of writing.
         """
         with torch.no_grad():
-            same_bb = (rows_b[:, None] == rows_b[None]).to(grad_bn.dtype)
-            grad_bn = same_bb @ grad_bn
+            same_bb1 = (rows_b[:, None] == rows_b[None]).to(grad_bn.dtype)[:, :, None]
+            grad_bn = (same_bb1 * grad_bn).sum(1)  # no matrix product: TF32 would round it
             beta1, beta2 = self.betas
             steps_b = self.steps_v[rows_b] + 1
             first_bn = self.first_vn[rows_b].lerp(grad_bn, 1 - beta1)

@@ -178,6 +178,11 @@ class Worker:
             losses = learner.step(batch)
         except FloatingPointError as error:
             trouble = f"{error}: the run has diverged; lower the learning rates of the setting"
+        except torch.OutOfMemoryError as error:
+            trouble = (
+                f"{str(error).splitlines()[0]} Raise meta.accumulate of the setting, which changes "
+                "no gradient, or lower its batch"
+            )
         self.agree(trouble)
         values = torch.tensor(list(losses.values()), dtype=torch.float64, device=self.device)
         self.reducer.mean_([values])

@@ -118,7 +118,8 @@ class Ray(Model):
     workers: Positive = 1
     """Must divide `batch`."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """A share of one, as 0.5, only for a worker alone: NCCL wants a GPU for each of several."""
     loader_workers: Annotated[int, Field(ge=0)] = 0
     """Processes of each worker that decode pictures and draw landmarks."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
@@ -129,6 +130,12 @@ class Ray(Model):
     """Newest checkpoints kept: two at least, since the newest may turn out damaged."""
     grid_every: Positive = 1000
     """Steps between picture grids."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Ray:
+        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(f"gpus_per_worker: {self.gpus_per_worker} needs workers: 1")
+        return self
 
 
 class Perceptual(Weights):

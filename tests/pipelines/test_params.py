@@ -105,6 +105,11 @@ def test_the_repository_s_own_files_load(name: str) -> None:
             GOOD.replace("  sources", "  split: {val: 0.5, test: 0.5}\n  sources"),
             "catalog.split: val + test must leave a share of people to train on",
         ),
+        (
+            GOOD + "ray: {workers: 2, gpus_per_worker: 0.5}",
+            "ray: gpus_per_worker: 0.5 needs workers: 1",
+        ),
+        (GOOD + "ray: {gpus_per_worker: 2}", "ray.gpus_per_worker: "),
         (GOOD + "beam: {runner: DaskRunner}", "beam: DaskRunner silently drops branches"),
         (
             GOOD + "beam: {runner: apache_beam.runners.dask.dask_runner.DaskRunner}",

@@ -11,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny_run import STEPS, damage_a_picture, losses, params_of, run_of, trained_events
 from tiny_shards import MakeShards, Shards
 
 from pipelines.errors import UserError
 from pipelines.schemas import INDEX
 from training.events import Started, Stopped
+from training.meta import MetaLearner
 from training.meta_train import prepare
 
 
@@ -134,3 +136,16 @@ def test_a_full_disk_while_saving_keeps_the_checkpoints_before(
         assert losses(events) == {n: v for n, v in expected.items() if n > 3}
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_gpu_stops_and_says_what_to_do(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(learner: MetaLearner, batch: object) -> dict[str, float]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee more")
+
+    monkeypatch.setattr(MetaLearner, "step", step)
+    stopped = trained_events(run_of(shards))[-1]
+    assert isinstance(stopped, Stopped)
+    assert stopped.why.startswith("CUDA out of memory. Tried to allocate 2 GiB. Raise meta.accum")
+    assert "\n" not in stopped.why

@@ -43,7 +43,7 @@ class Shown:
 def to_tensor(pictures: Pixels, device: torch.device) -> Tensor:
     """(n, S, S, 3) to (n, 3, S, S) in [-1, 1]."""
     x = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
-    return x.float().contiguous() / 127.5 - 1
+    return x.float() / 127.5 - 1  # channels_last, as it comes
 
 
 def to_pixels(x: Tensor) -> Pixels:

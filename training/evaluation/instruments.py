@@ -64,7 +64,8 @@ class Instruments:
     def __init__(self, settings: Evaluate, device: torch.device) -> None:
         """Raises StopStage where named weights or the detector cannot be had."""
         try:
-            self.detector = detectors.load(settings.detector)
+            where = "cpu" if settings.detector == "mediapipe" else str(device)
+            self.detector = detectors.load(settings.detector, where)
             self.identities = {
                 net.metric: net
                 for net in (

@@ -13,7 +13,7 @@ from pipelines import detectors
 
 @pytest.fixture(autouse=True)
 def detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detectors, "load", lambda name: Detector())
+    monkeypatch.setattr(detectors, "load", lambda name, device: Detector())
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(folder)
     params = make_params(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(detectors, "load", lambda name: Detector())
+        patch.setattr(detectors, "load", lambda name, device: Detector())
         assert run(params) == 0
     return folder

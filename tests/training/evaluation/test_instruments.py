@@ -37,3 +37,11 @@ def test_a_real_face_is_found_in_64_pixels(corpus, monkeypatch):
     lost = instruments.see(noise, nowhere)
     assert not motion.found(lost.points).any()
     assert lost.reference == pytest.approx((nowhere + 0.5) * 4 - 0.5), "where it should be"
+
+
+def test_the_detector_runs_where_evaluation_does(monkeypatch):
+    asked = []
+    monkeypatch.setattr(detectors, "load", lambda *words: asked.append(words))
+    for detector in ("mediapipe", "face_alignment"):
+        Instruments(Evaluate(detector=detector), torch.device("cuda:1"))
+    assert asked == [("mediapipe", "cpu"), ("face_alignment", "cuda:1")]
