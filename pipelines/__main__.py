@@ -6,7 +6,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from pipelines import engine, progress, storage
@@ -73,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_section()
         for tool, words in TOOLS.items():
             table.add_row(tool, words)
-        Console(width=None if sys.stdout.isatty() else 110, markup=False).print(table)
+        progress.Page(width=None if sys.stdout.isatty() else 110, markup=False).print(table)
         progress.say("Each takes --help; `dvc repro` runs those above the line in order.")
         return EXIT_OK
 

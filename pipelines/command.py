@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from pipelines import progress
 from pipelines.errors import StopStage, UserError
 
 EXIT_OK, EXIT_STOPPED, EXIT_USAGE, EXIT_BUDGET, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_TERMINATED = 143
 EXIT_UNREAD = 141
 """As of a program that SIGPIPE ended: nobody reads any more."""
 
@@ -52,10 +56,38 @@ def _nobody_reads() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command; a user's mistake or a stop becomes one line and an exit status."""
+KEPT = "finished items are kept, run the same command to go on"
+NOTHING_KEPT = "nothing was written"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: of `kill`, of a container or a batch system. What Ctrl-C cleans up it does too."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = command()
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def guarded(command: Callable[[], int], after: str = KEPT) -> int:
+    """Run a command; a user's mistake or a stop becomes one line and an exit status.
+
+    after: what is said of the work after Ctrl-C.
+    """
+    try:
+        with _terminable():
+            code = command()
         sys.stdout.flush()
     except UserError as error:
         progress.complain(str(error))
@@ -63,9 +95,9 @@ def guarded(command: Callable[[], int]) -> int:
     except StopStage as error:
         progress.complain(str(error))
         code = EXIT_STOPPED
-    except KeyboardInterrupt:
-        progress.complain("interrupted; finished items are kept, run the same command to go on")
-        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt as signalled:
+        progress.complain(f"interrupted; {after}")
+        code = EXIT_TERMINATED if isinstance(signalled, Terminated) else EXIT_INTERRUPTED
     except OSError as error:
         code = EXIT_STOPPED
         if isinstance(error, BrokenPipeError) and _nobody_reads():
@@ -75,7 +107,7 @@ def guarded(command: Callable[[], int]) -> int:
             progress.complain(f"{error.filename or 'a file'}: {error.strerror or error}")
     sys.stdout.flush()
     sys.stderr.flush()
-    if code in (EXIT_STOPPED, EXIT_INTERRUPTED):
+    if code in (EXIT_STOPPED, EXIT_INTERRUPTED, EXIT_TERMINATED):
         # Beam's worker threads do not end by themselves after a failed bundle.
         os._exit(code)
     return code

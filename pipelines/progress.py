@@ -71,6 +71,14 @@ def stop_reason(folder: str | None) -> str | None:
     return path.read_text() if path and path.is_file() else None
 
 
+class Page(Console):
+    """A console whose reader may go, as in `... | head`: that is no failure of the command's."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the program with 1, which may mean something else."""
+        raise BrokenPipeError
+
+
 class _Counts:
     """Running totals over all workers' files."""
 
@@ -265,6 +273,6 @@ def show_summary(summary: Summary) -> None:
         f"{summary.stage}: {summary.rows} {summary.unit} in {summary.seconds:.1f} s "
         f"({summary.cpu_seconds:.1f} CPU s, {summary.peak_mib:.0f} MiB)"
     )
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    Page(width=None if sys.stdout.isatty() else 110).print(table)
     if summary.done_before:
         say(f"{summary.done_before} of {summary.items} items were already done and kept.")

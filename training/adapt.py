@@ -19,17 +19,24 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import nn
 
-from pipelines import progress, storage
+from pipelines import outputs, progress, storage
 from pipelines.clips import even_numbers
-from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from pipelines.version import code_version
-from training import finetune, setting
+from training import finetune, setting, tensor_file
 from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
 from training.finetune import AdaptConfig, FineTuner, Person
 from training.footage import Footage, follow
-from training.trained import Trained, device_named, find_model, save_person
+from training.trained import (
+    PERSON,
+    Trained,
+    default_model,
+    device_named,
+    find_model,
+    save_person,
+)
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SHOTS = 8
@@ -228,6 +235,11 @@ def adapt(params: Params, options: Namespace) -> str:
         raise UserError(f"--iterations {options.iterations}: ff takes none, only ft does")
     if not options.output.endswith(".safetensors") or Path(options.output).is_dir():
         raise UserError(f"-o {options.output}: a person is a file that ends in .safetensors")
+    inputs = [("--frames", path) for path in options.frames]
+    model_url = options.model or default_model(params)
+    outputs.check_file("-o", options.output, [*inputs, ("--model", model_url)])
+    if Path(options.output).exists():
+        tensor_file.read_facts(Path(options.output), [PERSON])  # a model is not written over
     device = device_named(options.device)
     model = find_model(params, options.model, device)
     finder = Finder(options.detector or params.landmarks.backend, options.device)
@@ -277,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.say(adapt(load(options.params), options))
         return EXIT_OK
 
-    return guarded(command)
+    return guarded(command, NOTHING_KEPT)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from math import ceil
 from pathlib import Path
 from typing import get_args
 
-from pipelines import progress
-from pipelines.command import EXIT_OK, arguments, guarded
+from pipelines import outputs, progress
+from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
 from pipelines.errors import UserError
 from pipelines.params import load
 from pipelines.video.grid import GRID
@@ -30,7 +30,7 @@ from training.footage import Film, Footage
 from training.layouts import LAYOUTS, SOUND_RATE, check_output
 from training.live.performance import perform
 from training.retarget import Motion, retarget, smooth
-from training.scene import Job, prepare, published
+from training.scene import Job, inputs_of, prepare, published
 
 
 def animate(job: Job, footage: Footage, output: str) -> str:
@@ -138,14 +138,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("--virtual-camera goes with --live")
         if not options.driver or not options.output:
             raise UserError("name a driver and an output: --driver VIDEO -o OUT.mp4, or use --live")
+        if options.driver.isdigit() or options.driver.startswith("/dev/video"):
+            raise UserError(f"--driver {options.driver}: a camera goes with --live")
         check_output(options.output)
+        outputs.check_file("-o", options.output, inputs_of(params, options))
         Film(Path(options.driver))  # is it a video at all? before a model is loaded
         job, footage = prepare(params, options, Path(options.driver))
         assert footage is not None
         progress.say(animate(job, footage, options.output))
         return EXIT_OK
 
-    return guarded(command)
+    return guarded(command, NOTHING_KEPT)
 
 
 if __name__ == "__main__":

@@ -64,10 +64,15 @@ def connected(params: Ray) -> Iterator[str]:
             "num_cpus": math.ceil(params.workers * params.cpus_per_worker),
             "include_dashboard": False,
         }
+        if params.workers > (cores := os.cpu_count() or 1):
+            raise UserError(
+                f"ray.workers is {params.workers}, but this machine has {cores} CPUs: lower it, or "
+                "name a cluster in ray.address"
+            )
     _knock(address)
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         raise _no_cluster(address, str(error).strip().splitlines()[0]) from error
     try:
         where = "this machine" if own else f"the cluster at {context.address_info['gcs_address']}"
@@ -81,12 +86,15 @@ def connected(params: Ray) -> Iterator[str]:
 
 def _knock(address: str) -> None:
     """Ray itself would try for minutes at an address where nothing listens."""
+    if address in ("local", "auto"):
+        return
     host, _, port = address.rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except OSError as error:
-            raise _no_cluster(address, error.strerror or str(error)) from error
+    if not (host and port.isdecimal()):
+        raise _no_cluster(address, "no HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _no_cluster(address: str, reason: str) -> UserError:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from pipelines import progress, storage
+from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.forget import requests as takedowns
@@ -39,7 +39,7 @@ from training.index import EmptySplit
 from training.metrics import motion
 from training.run import shard_cache
 from training.shard_cache import localize
-from training.trained import Trained, device_named, find_model
+from training.trained import Trained, default_model, device_named, find_model
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     """
     settings = params.evaluate
     where = device_named(device or settings.device)
-    model_url = model_url or storage.join(params.paths.models, f"{params.setting}.safetensors")
+    for name in ("results", "metrics", "work"):
+        outputs.check_folder(f"paths.{name}", getattr(params.paths, name))
+    model_url = model_url or default_model(params)
     index = params.paths.manifest("shard")
     if not storage.exists(index):
         raise UserError(f"{index}: no such file; run the shard stage first")

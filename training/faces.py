@@ -196,6 +196,9 @@ def read_picture(path: Path) -> Picture:
                 image = image.convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image)
+            if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip
+                grey = np.asarray(image).astype(np.float32) / 257
+                image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
             picture = np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -204,12 +207,19 @@ def read_picture(path: Path) -> Picture:
     except Image.DecompressionBombError:
         raise UserError(f"{path}: too many pixels; scale it down") from None
     except (OSError, SyntaxError, ValueError) as error:
-        why = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        why = str(error)
+        if isinstance(error, UnidentifiedImageError):
+            why = "HEIC; export it as JPEG or PNG" if _is_heic(path) else "not a picture"
         raise UserError(f"{path}: cannot be read as a picture ({why})") from None
     if min(picture.shape[:2]) < SMALLEST:
         size = f"{picture.shape[1]} x {picture.shape[0]}"
         raise UserError(f"{path}: {size} pixels, too small to show a face; give a larger picture")
     return picture
+
+
+def _is_heic(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(12)[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 
 
 def from_picture(

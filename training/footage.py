@@ -5,6 +5,7 @@ Points are (68, 2), x and y in pixels; pictures (height, width, 3) RGB; boxes x,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -204,7 +205,8 @@ def _opened(path: Path) -> Any:
     try:
         return open_container(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        hint = "; a URL must be fetched first" if re.match("[a-z]+:/", str(path)) else ""
+        raise UserError(f"{path}: no such file{hint}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; name a video in it") from None
     except MediaError as error:

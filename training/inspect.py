@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from rich.console import Console
 from rich.text import Text
 
 from pipelines import progress, storage
@@ -183,7 +182,7 @@ def _plain(text: str) -> str:
 
 def show(finding: Finding) -> None:
     """A verdict in one line, then what is known."""
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = progress.Page(width=None if sys.stdout.isatty() else 110, highlight=False)
     colour = "yellow" if finding.exit == EXIT_UNKNOWN else COLOURS[finding.state]
     verdict = Text.assemble(f"{_plain(finding.path)}: ", (finding.headline, colour))
     console.print(verdict, soft_wrap=True)

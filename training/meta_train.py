@@ -8,21 +8,27 @@ checkpoint. Trains on this machine, or on the Ray cluster of `ray.address` or `R
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import progress, storage
+from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from training import setting as settings
-from training.run import Run, plan
+from training.index import ShardIndex
+from training.run import SPLIT, Run, plan
+from training.trained import default_model
 
 
 def train(params: Params) -> Run:
@@ -31,6 +37,13 @@ def train(params: Params) -> Run:
     Raises UserError for what params or shards lack, StopStage where training cannot go on.
     """
     run = prepare(params)
+    others = _others(run, params)
+    with _alone(run):
+        _train(run, params, others)
+    return run
+
+
+def _train(run: Run, params: Params, others: Sequence[str]) -> None:
     # Late, so that mistakes are told before Ray and TensorBoard have loaded.
     from training import cluster
     from training.board import Board
@@ -39,7 +52,7 @@ def train(params: Params) -> Run:
     content = " + ".join(sorted(run.setting.content))
     board = Board(storage.local_path(folder), Path(params.paths.metrics, "training"), content)
     progress.say(f"meta_train: {run.setting.about or params.setting}; run {run.folder}")
-    if others := _others(run, params):
+    if others:
         progress.say(
             f"meta_train: a new run, since setting, dataset or training code are not those of "
             f"{', '.join(others)}"
@@ -53,7 +66,7 @@ def train(params: Params) -> Run:
         board.close()
     if board.stopped:
         raise (UserError if board.stopped.mistake else StopStage)(board.stopped.why)
-    target = storage.join(params.paths.models, f"{params.setting}.safetensors")
+    target = default_model(params)
     with storage.atomic(target) as path, storage.open_read(run.model) as body:
         path.write_bytes(body.read())
     made = board.step - (board.started.step if board.started else 0)
@@ -62,7 +75,31 @@ def train(params: Params) -> Run:
         f"{board.step}\nmodel    {target}\ngrids    {folder}/grids/newest.png\n"
         f"curves   {params.paths.metrics}/training, tensorboard --logdir {folder}/tensorboard"
     )
-    return run
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Two drivers of one run would mix its checkpoints. The lock goes with the process, however
+    that ends; runs in object stores have none."""
+    if not storage.is_local(run.folder):
+        yield
+        return
+    place = storage.local_path(run.folder) / "driver.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"{run.folder}: this run is being trained already, by {lock.read().strip()}"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield
 
 
 def _others(run: Run, params: Params) -> list[str]:
@@ -70,7 +107,8 @@ def _others(run: Run, params: Params) -> list[str]:
     if not storage.is_local(run.folder) or storage.local_path(run.folder).exists():
         return []
     runs = storage.local_path(run.folder).parent
-    return sorted(path.name for path in runs.glob(f"{params.name}-{params.setting}-????????????"))
+    every = runs.glob(f"{params.name}-{params.setting}-????????????")
+    return sorted(path.name for path in every if (path / "history.jsonl").exists())
 
 
 def prepare(params: Params) -> Run:
@@ -88,7 +126,14 @@ def prepare(params: Params) -> Run:
         raise UserError(
             f"{index} is not a readable manifest ({reason}); delete it and rerun the shard stage"
         ) from None
+    for name in ("models", "metrics", "work"):
+        outputs.check_folder(f"paths.{name}", getattr(params.paths, name))
     setting = params.settings[params.setting]
+    if storage.is_local(index):
+        try:
+            ShardIndex(storage.local_path(index), SPLIT, setting.k + 1, setting.few_frames)
+        except ValueError as error:
+            raise UserError(f"settings.{params.setting}: {error}") from None
     if setting.batch % params.ray.workers:
         raise UserError(
             f"settings.{params.setting}.batch is {setting.batch}, which has no equal parts "
@@ -99,8 +144,8 @@ def prepare(params: Params) -> Run:
             f"settings.{params.setting}.meta.accumulate is {setting.meta.accumulate}, which "
             f"does not divide a worker's {setting.batch // params.ray.workers} episodes"
         )
-    settings.networks(setting)
-    settings.meta(setting)
+    settings.networks(setting, params.setting)
+    settings.meta(setting, params.setting)
     setting = settings.pinned(setting)
     settings.content_loss(setting.content)
     return plan(params, setting, storage.digest_bytes(data))

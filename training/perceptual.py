@@ -240,7 +240,7 @@ def _checked(name: str, path: Path, sha: str) -> Path:
     found = _sha256(path)
     if not found.startswith(sha):
         raise BackboneUnavailable(
-            f"{name}: {path} has sha256 {found}, not {sha}; delete it or correct the params"
+            f"{name}: {path} has sha256 {found}, not {sha}; get the file anew or correct the params"
         )
     return path
 
@@ -262,7 +262,7 @@ def _download(name: str, url: str, path: Path, sha: str) -> None:
     except OSError as error:
         raise BackboneUnavailable(
             f"{name}: {url} cannot be fetched ({error}); put the file somewhere and name its path, "
-            "or choose squeezenet, random or pixels as backbone"
+            "or name another network in params.yaml"
         ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -277,7 +277,8 @@ def _read(name: str, path: Path) -> dict[str, Tensor]:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Not torch's own words: they advise to read the file in a way that runs code from it.
+        reason = type(error).__name__
         raise BackboneUnavailable(f"{name}: {path} is no weights file ({reason})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}

@@ -52,7 +52,7 @@ from training.layouts import (
     open_writer,
 )
 from training.retarget import Motion
-from training.trained import Trained, device_named, find_model, load_person
+from training.trained import Trained, default_model, device_named, find_model, load_person
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +139,16 @@ class Job:
         """What the output says of itself."""
         parents = [*self.facts["parents"], {"kind": "driver", **driver}]
         return {**self.facts, "driver": driver, "parents": parents}
+
+
+def inputs_of(params: Params, options: Namespace) -> list[tuple[str, str | None]]:
+    """What the command reads, by option: none of it may be its output."""
+    return [
+        *(("--portrait", portrait) for portrait in options.portrait),
+        ("--driver", options.driver),
+        ("--person", options.person),
+        ("--model", options.model or default_model(params)),
+    ]
 
 
 def prepare(
@@ -244,5 +254,11 @@ def published(
             marking.sign(scratch, facts=facts, into=final, **marks)
             return
         sidecar = marking.sign(scratch, facts=facts, **marks)
-        scratch.rename(final)
+        try:
+            scratch.rename(final)
+        except OSError as error:
+            raise UserError(
+                f"{final}: something else was written there meanwhile ({error.strerror}); "
+                "name another folder"
+            ) from None
         sidecar.replace(marking.sidecar_path(final))

@@ -16,20 +16,20 @@ from training.networks import NetworkConfig
 T = TypeVar("T")
 
 
-def networks(setting: Setting) -> NetworkConfig:
+def networks(setting: Setting, name: str = "NAME") -> NetworkConfig:
     """Raises UserError for sizes that the networks cannot have."""
     try:
         return NetworkConfig(**setting.networks.model_dump())
     except ValueError as error:
-        raise UserError(f"settings: networks: {error}") from None
+        raise UserError(f"settings.{name}.networks: {error}") from None
 
 
-def meta(setting: Setting) -> MetaConfig:
+def meta(setting: Setting, name: str = "NAME") -> MetaConfig:
     """Raises UserError for what cannot be trained."""
     try:
         return MetaConfig(**setting.meta.model_dump())
     except ValueError as error:
-        raise UserError(f"settings: meta: {error}") from None
+        raise UserError(f"settings.{name}.meta: {error}") from None
 
 
 def pinned(setting: Setting) -> Setting:
@@ -61,4 +61,4 @@ def _available(get: Callable[[str, perceptual.Weights | None], T], name: str, of
     try:
         return get(name, weights)
     except perceptual.BackboneUnavailable as error:
-        raise StopStage(str(error)) from None
+        raise StopStage(f"content loss: {error}") from None

@@ -74,6 +74,8 @@ def read_facts(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Any]]:
 def _unreadable(path: Path, error: Exception) -> UserError:
     if not path.exists():
         return UserError(f"{path}: no such file")
+    if path.is_dir():
+        return UserError(f"{path} is a folder; name a file in it")
     reason = str(error).splitlines()[0]
     return DamagedFile(f"{path}: damaged, cut short or no file of ours ({reason}); get it anew")
 

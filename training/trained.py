@@ -7,6 +7,7 @@ projection. Both carry facts that lead back to what they were made from (`pipeli
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -58,6 +59,8 @@ def save_model(url: str, learner: MetaLearner, facts: Mapping[str, Any]) -> None
 
 def device_named(name: str) -> torch.device:
     """Raises UserError for a device that there is not."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"device {name}: give cpu, cuda or cuda:N")
     try:
         device = torch.device(name)
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -68,9 +71,16 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def default_model(params: Params) -> str:
+    """URL of the model that the setting's training leaves."""
+    return storage.join(params.paths.models, f"{params.setting}.safetensors")
+
+
 def find_model(params: Params, url: str | None, device: torch.device) -> Trained:
     """The model at a URL, or that of the setting. Raises UserError."""
-    url = url or storage.join(params.paths.models, f"{params.setting}.safetensors")
+    url = url or default_model(params)
+    if storage.is_local(url) and storage.local_path(url).is_dir():
+        raise UserError(f"{url} is a folder; name a model in it")
     if not storage.exists(url):
         raise UserError(
             f"{url}: no such model; run training.meta_train first, or name one: --model"

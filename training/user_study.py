@@ -13,6 +13,7 @@ import base64
 import csv
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipelines import progress, storage
+from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, guarded
 from pipelines.errors import UserError
 from training.evaluation.frames import Pixels
@@ -120,7 +121,8 @@ def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: cannot be read: {reason}") from None
         for line, row in enumerate(rows, start=2):
-            if any(not row.get(column) for column in COLUMNS) or row["right"] not in ("0", "1"):
+            whole = all(row.get(column) for column in COLUMNS) and row["shots"].isdecimal()
+            if not whole or row["right"] not in ("0", "1"):
                 raise UserError(f"{path}:{line}: no answer of the user study's page")
             answers[row["rater"], row["triplet"]] = row
     if not answers:
@@ -211,6 +213,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     def command() -> int:
+        if options.output:
+            outputs.check_file("-o", options.output, [("an answer", p) for p in options.answers])
+            if Path(options.output).is_dir():
+                raise UserError(f"-o {options.output} is a folder; name a JSON file in it")
         answers = read_answers(options.answers)
         raters = len({row["rater"] for row in answers})
         progress.say(f"{len(answers)} answers of {raters} raters; USER [{CONFIDENCE:.0%} interval]")
@@ -218,10 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         users = {}
         for name, rows in groups(answers).items():
             users[name] = share, low, high, people = user(rows)
-            progress.say(
-                f"{name:<10} {share:.2f} [{low:.2f}, {high:.2f}]  "
-                f"{len(rows)} answers, {people} people"
-            )
+            within = NOTHING if math.isnan(low) else f"[{low:.2f}, {high:.2f}]"
+            progress.say(f"{name:<10} {share:.2f} {within}  {len(rows)} answers, {people} people")
         if results is not None:
             progress.say(paper_table(results, users))
         if options.output:

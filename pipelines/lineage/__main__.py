@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
@@ -91,7 +90,7 @@ def _roots(params: Params, look: Sequence[str]) -> list[Path]:
 
 
 def _say_tree(tree: Tree) -> None:
-    Console(width=None if sys.stdout.isatty() else 110, highlight=False).print(tree)
+    progress.Page(width=None if sys.stdout.isatty() else 110, highlight=False).print(tree)
 
 
 def _plain(text: str) -> str:

@@ -145,7 +145,14 @@ def _explain(error: Any) -> str:
     hint = ""
     if error["type"] == "literal_error":
         hint = nearest(str(error["input"]), re.findall(r"'(.+?)'", error["ctx"]["expected"]))
+    if error["type"].startswith("float") and _is_number(error["input"]):
+        hint = "; YAML wants a point and a sign there, as in 3.0e-4 or 1.0e+3"
     return f"{key}: {message}, found {error['input']!r}{hint}"
+
+
+def _is_number(text: object) -> bool:
+    """Whether a text is a number to everybody but YAML 1.1."""
+    return isinstance(text, str) and bool(re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text))
 
 
 def _fields_at(location: list[str]) -> list[str]:

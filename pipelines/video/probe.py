@@ -240,9 +240,13 @@ def _not_a_video(head: bytes) -> str | None:
         return "a JSON document"
     if head[8:12] == b"WEBP":
         return "a WebP picture"
+    if head[8:12] == b"WAVE" or head.startswith((b"ID3", b"fLaC", b"\xff\xfb", b"\xff\xf3")):
+        return "sound alone"
     for magic, name in _PICTURES.items():
         if head.startswith(magic):
             return name
+    if not head:
+        return "an empty file"
     if not head.strip(b"\0"):
         return "nothing but zero bytes"
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 WORDS = "for number in range(100_000): print(number)"
+TABLES = "for number in range(20_000): progress.Page(width=80).print(number)"
 BROKEN = "raise BrokenPipeError(32, 'Broken pipe')"
 
 
@@ -17,6 +20,7 @@ BROKEN = "raise BrokenPipeError(32, 'Broken pipe')"
     ("body", "reader", "code", "said"),
     [
         (WORDS, "head -1", 141, ""),
+        (TABLES, "head -1", 141, ""),
         # Of a store or a worker, not of who reads: never a success.
         (BROKEN, "cat", 1, "likeness: a file: Broken pipe\n"),
     ],
@@ -25,7 +29,7 @@ def test_a_broken_pipe_is_a_failure_unless_it_is_the_reader_s(
     body: str, reader: str, code: int, said: str
 ) -> None:
     program = (
-        "import sys\nfrom pipelines.command import guarded\n"
+        "import sys\nfrom pipelines import progress\nfrom pipelines.command import guarded\n"
         f"def command():\n    {body}\n    return 0\nsys.exit(guarded(command))"
     )
     line = f'{sys.executable} -c "$PROGRAM" | {reader}; exit ${{PIPESTATUS[0]}}'
@@ -37,3 +41,52 @@ def test_a_broken_pipe_is_a_failure_unless_it_is_the_reader_s(
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (code, said)
+
+
+def run(program: str, *, until: str = "", number: int = 0, cwd: Path = REPO) -> tuple[int, str]:
+    """Exit status and stderr of a program, signalled once it has printed `until`."""
+    process = subprocess.Popen(
+        [sys.executable, *shlex.split(program)] if program[0] == "-" else [*COMMAND, program],
+        env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"},
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    while until and until not in process.stdout.readline():
+        assert process.poll() is None
+    if number:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+COMMAND = [sys.executable, "-c"]
+WAITS = """
+import sys, tempfile, time
+from pipelines.command import NOTHING_KEPT, guarded
+def command():
+    with tempfile.TemporaryDirectory(dir="."):
+        print("ready"); time.sleep(60)
+    return 0
+sys.exit(guarded(command, NOTHING_KEPT))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_kill_clean_up_alike(tmp_path: Path, number: int, code: int) -> None:
+    said = "likeness: interrupted; nothing was written\n"
+    assert run(WAITS, until="ready", number=number, cwd=tmp_path) == (code, said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path: Path) -> None:
+    for package in ("pipelines", "training"):
+        module = tmp_path / package / "slow.py"
+        module.parent.mkdir()
+        real = (REPO / package / "__init__.py").read_text()
+        (module.parent / "__init__.py").write_text(f"{real}\n__path__.append('{REPO / package}')\n")
+        module.write_text("import time\nprint('ready')\ntime.sleep(60)\n")
+        found = run(f"-m {package}.slow", until="ready", number=signal.SIGINT, cwd=tmp_path)
+        assert found == (130, "likeness: interrupted\n")

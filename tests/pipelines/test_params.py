@@ -109,6 +109,10 @@ def test_the_repository_s_own_files_load(name: str) -> None:
             GOOD + "ray: {workers: 2, gpus_per_worker: 0.5}",
             "ray: gpus_per_worker: 0.5 needs workers: 1",
         ),
+        (
+            GOOD + "crop: {margin: 6e-1}",
+            "crop.margin: input should be a valid number, found '6e-1'; YAML wants a point",
+        ),
         (GOOD + "ray: {gpus_per_worker: 2}", "ray.gpus_per_worker: "),
         (GOOD + "beam: {runner: DaskRunner}", "beam: DaskRunner silently drops branches"),
         (

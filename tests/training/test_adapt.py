@@ -189,6 +189,8 @@ def test_mistakes_are_one_line_and_exit_2(
     person = tmp_path / "other.safetensors"
     assert command("--frames", corpus / MONA, "-o", person, "--variant", "ff") == 0
     capsys.readouterr()
+    copied = tmp_path / "copy.safetensors"
+    copied.write_bytes(model_file.read_bytes())
     for words, why in (
         (("--frames", tmp_path / "gone.mp4"), "gone.mp4"),
         (("--frames", corpus / MONA, "--shots", "0"), "--shots 0"),
@@ -201,6 +203,12 @@ def test_mistakes_are_one_line_and_exit_2(
         (("--frames", corpus / MONA, "--variant", "ff", "--iterations", "3"), "ff takes none"),
         (("--frames", corpus / MONA, "--iterations", "-4"), "iterations is -4"),
         (("--frames", corpus / MONA, "-o", tmp_path / "me.mp4"), "ends in .safetensors"),
+        (("--frames", corpus / MONA, "-o", model_file), "is also --model"),
+        (
+            ("--frames", corpus / MONA, "-o", copied, "--model", model_file),
+            "copy.safetensors is a model, not a person",
+        ),
+        (("--frames", corpus / MONA, "-o", person / "x.safetensors"), "is a file, not a folder"),
     ):
         given = words if "-o" in words else (*words, "-o", out)
         assert command(*given) == 2

@@ -196,6 +196,19 @@ def test_nothing_half_made_is_left_behind(
     assert not list(out.parent.iterdir())
 
 
+def test_no_input_is_written_over(
+    tmp_path: Path, corpus: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver, portrait = tmp_path / "driver.mp4", tmp_path / "portrait.gif"
+    driver.write_bytes(begins(corpus, DRIVER).read_bytes())
+    Image.open(corpus / MONA).save(portrait)
+    for output, option in ((driver, "--driver"), (portrait, "--portrait")):
+        before = output.read_bytes()
+        assert command("--portrait", portrait, "--driver", driver, "-o", output) == 2
+        assert f"-o {output} is also {option}: give the output" in capsys.readouterr().err
+        assert output.read_bytes() == before
+
+
 def test_mistakes_are_one_line_and_exit_2(
     tmp_path: Path, corpus: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,7 +230,13 @@ def test_mistakes_are_one_line_and_exit_2(
         ((*usual, "--person", "x", "--variant", "ft"), "leave out --variant"),
         ((*usual, "--face", "4"), "no face 4"),
         ((*usual, "--model", tmp_path / "gone.safetensors"), "no such model"),
-        ((*usual, "--device", "warp"), "device warp"),
+        ((*usual, "--device", "warp"), "device warp: give cpu, cuda or cuda:N"),
+        ((*usual, "--device", "cpu:3"), "device cpu:3"),
+        ((*usual, "--model", tmp_path), "is a folder"),
+        ((*usual, "-o", tmp_path / "noise.png" / "out.mp4"), "noise.png is a file, not a folder"),
+        ((*usual, "-o", "-"), "-o -: give a file's name"),
+        (("--portrait", mona, "--driver", "0"), "a camera goes with --live"),
+        (("--portrait", mona, "--driver", "http://h/x.mp4"), "a URL must be fetched first"),
     ):
         given = words if "-o" in words else (*words, "-o", out)
         assert command(*given) == 2, words

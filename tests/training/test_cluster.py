@@ -248,12 +248,25 @@ def _greedy(project: Project) -> None:
     project.save()
 
 
+def _few_frames(project: Project) -> None:
+    project.params["settings"]["tiny"]["k"] = 90
+    project.save()
+
+
+def _no_folder(project: Project) -> None:
+    (project.folder / "file").touch()
+    project.params["paths"] = {"models": "file"}
+    project.save()
+
+
 @pytest.mark.parametrize(
     ("break_it", "code", "words"),
     [
         (_no_shards, 2, "index.parquet: no such file; `dvc repro shard`"),
         (_uneven, 2, "settings.tiny.batch is 4, which has no equal parts for ray.workers 3"),
         (_no_weights, 1, "squeezenet: no weights at none.npz"),
+        (_few_frames, 2, "settings.tiny: "),
+        (_no_folder, 2, "is a file, not a folder"),
         (_greedy, 2, "ray.workers 2 x 1 GPU each, but the cluster has 0 GPU"),
     ],
 )
@@ -267,8 +280,19 @@ def test_what_cannot_be_trained_is_one_line(
     assert len(err.strip().splitlines()) == 1, err
 
 
-def test_an_address_that_does_not_answer_is_one_line(project: Project) -> None:
-    process = project.start("127.0.0.1:1")
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nohost"])
+def test_an_address_that_does_not_answer_is_one_line(project: Project, address: str) -> None:
+    process = project.start(address)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 2 and "no Ray cluster answers at 127.0.0.1:1" in err
+    assert process.returncode == 2 and f"no Ray cluster answers at {address} (" in err
+    assert len(err.strip().splitlines()) == 1, err
+
+
+def test_more_workers_than_this_machine_has_cores_are_not_started(project: Project) -> None:
+    project.params["ray"] |= {"workers": 100}
+    project.params["settings"]["tiny"]["batch"] = 100
+    project.save()
+    process = project.start(None)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and "ray.workers is 100, but this machine has " in err
     assert len(err.strip().splitlines()) == 1, err

@@ -84,11 +84,13 @@ def test_unreadable_pictures_are_told_apart(tmp_path: Path, corpus: Path) -> Non
     whole = (corpus / MONA).read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 3])
     (tmp_path / "empty.png").touch()
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     saved(tmp_path / "dot.png", np.zeros((1, 1, 3), np.uint8))
     for name, why in (
         ("text.jpg", "not a picture"),
         ("cut.jpg", "truncated"),
         ("empty.png", "not a picture"),
+        ("phone.heic", "HEIC; export it as JPEG"),
         ("dot.png", "1 x 1 pixels, too small"),
         ("gone.png", "no such file"),
     ):
@@ -114,6 +116,16 @@ def test_transparency_is_white_and_rotation_is_undone(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turned by 90 degrees
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").shape == (40, 30, 3)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_sixteen_bits_of_grey_are_scaled_not_clipped(tmp_path: Path, mode: str) -> None:
+    grey = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    kind = np.uint16 if mode == "I;16" else np.int32
+    Image.fromarray(grey.astype(kind)).save(tmp_path / "grey.png")
+    found = read_picture(tmp_path / "grey.png")
+    assert found.shape == (64, 64, 3)
+    np.testing.assert_allclose(found[..., 1], grey / 257, atol=0.51)
 
 
 # --- for the networks ------------------------------------------------------------------------

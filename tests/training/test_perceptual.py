@@ -163,7 +163,7 @@ def test_a_url_is_fetched_once_checked_and_cached(
     assert asked == ["/vgg19.pth"]
     (cached,) = tmp_path.iterdir()
     cached.write_bytes(cached.read_bytes()[:-1])
-    with pytest.raises(BackboneUnavailable, match="delete it"):
+    with pytest.raises(BackboneUnavailable, match="get the file anew"):
         perceptual.load("vgg19", weights, cache=tmp_path)
 
 

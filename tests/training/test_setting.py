@@ -70,7 +70,7 @@ def test_a_pinned_setting_names_the_weights_that_are_there(tmp_path: Path) -> No
     assert pinned.content["pixels"] == PIXELS["pixels"]
     assert settings.pinned(pinned) == pinned
     torch.save({"of": "others"}, file)
-    with pytest.raises(StopStage, match="delete it or correct the params"):
+    with pytest.raises(StopStage, match="get the file anew or correct the params"):
         settings.content_loss(pinned.content)
 
 

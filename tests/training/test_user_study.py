@@ -232,6 +232,10 @@ def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_pat
     ("text", "reason"),
     [
         ("a,b\n1,2\n", "no answer of the user study's page"),
+        (
+            "study,rater,triplet,person,method,shots,right\ns,r,1,p,FF,abc,1\n",
+            "x.csv:2: no answer of the user study's page",
+        ),
         ("", "no answers in"),
         (None, "cannot be read: No such file"),
     ],
@@ -243,6 +247,18 @@ def test_what_is_no_answer_is_one_line(tmp_path, capsys, text, reason):
     assert user_study.main([str(path)]) == 2
     said = capsys.readouterr().err
     assert reason in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [("{}", "is a folder; name a JSON"), ("{}/a.csv", "is also an answer")],
+)  # fmt: skip
+def test_where_user_cannot_be_written_is_told_first(tmp_path, capsys, output, words):
+    answers = write(tmp_path / "a.csv", [("p", "FF", 1)])
+    before = (tmp_path / "a.csv").read_bytes()
+    assert user_study.main([answers, "-o", output.format(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "a.csv").read_bytes() == before
 
 
 def test_answers_to_different_pages_are_not_mixed(tmp_path):

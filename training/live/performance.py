@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines import outputs
 from pipelines.detectors.base import cut
 from pipelines.errors import UserError
 from pipelines.params import Params
@@ -29,7 +30,7 @@ from training.live.follower import Follower
 from training.live.sinks import File, Sink, VirtualCamera, Window
 from training.one_euro import OneEuro
 from training.retarget import Retargeter
-from training.scene import Job, prepare, published
+from training.scene import Job, inputs_of, prepare, published
 
 REFERENCE = 1.0
 """Seconds with a face that tell how the driver looks at rest."""
@@ -163,6 +164,7 @@ def perform(params: Params, options: Namespace) -> str:
     from_camera = name.isdigit() or name.startswith("/dev/")
     if options.output:
         check_output(options.output)
+        outputs.check_file("-o", options.output, inputs_of(params, options))
     watched = options.virtual_camera or not options.output
     with ExitStack() as stack:
         sinks: list[Sink] = []

@@ -46,9 +46,8 @@ def test_what_compiles(
     content = {"content": {"pixels": {"weight": 1.0}}}
 
     def line(compile: bool, **ray: str) -> str:
-        settings = {"fast": content | {"meta": {"compile": compile}}}
-        params = make_params(settings=settings, ray=ray).model_copy(update={"setting": "fast"})
-        (told,) = gpu.compiler(params)
+        settings = {"paper": content | {"meta": {"compile": compile}}}
+        (told,) = gpu.compiler(make_params(settings=settings, ray=ray))
         return told.line()
 
     assert line(False).split(maxsplit=2) == ["ok", "compiler", "none needed here"]

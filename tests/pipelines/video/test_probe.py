@@ -1,12 +1,14 @@
 """Damaged and foreign bodies, each told apart."""
 
 import struct
+import wave
 
 import av
 import pytest
 from videos import RATE, Sources, clicks, verdict
 
 from pipelines.statuses import Status
+from pipelines.video.probe import MediaError, open_container
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,11 @@ def test_foreign_bodies_are_not_videos(tmp_path):
     assert verdict(path, b"just some words\n" * 500) == Status.NOT_A_VIDEO
     assert verdict(path, b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n") == Status.NOT_A_VIDEO
     assert verdict(path, bytes(100_000)) == Status.NOT_A_VIDEO
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", "not compressed"))
+        file.writeframes(bytes(2 * RATE))
+    with pytest.raises(MediaError, match="sound alone"):
+        open_container(tmp_path / "sound.wav")
     for kind in ("png", "jpeg", "gif", "bmp", "webp", "tiff"):
         Image.new("RGB", (64, 64), "red").save(tmp_path / "picture", kind)
         assert verdict(path, (tmp_path / "picture").read_bytes()) == Status.NOT_A_VIDEO

@@ -250,7 +250,7 @@ def test_weights_with_another_sha256_are_refused(rig, tmp_path, capsys, monkeypa
 
 
 def test_an_unavailable_detector_stops_with_its_remedy(rig, tmp_path, capsys, monkeypatch):
-    def unavailable(name: str) -> None:
+    def unavailable(name: str, device: str) -> None:
         raise detectors.DetectorUnavailable("mediapipe is not installed: pip install it")
 
     monkeypatch.setattr(detectors, "load", unavailable)
