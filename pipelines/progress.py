@@ -43,6 +43,8 @@ _HELD = 1.0
 """Seconds for which Beam's words and the reason of a stop may come in either order."""
 PLAIN_EVERY = 15.0
 """Seconds between progress lines where there is no terminal to redraw."""
+SIMPLE_EVERY = 30.0
+"""The same for work that is mostly over before."""
 
 
 class Reporter:
@@ -229,10 +231,13 @@ def _print_lines(
 
 @contextlib.contextmanager
 def simple(what: str, unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar for work in this process, on a terminal only; yields what to call with each count."""
+    """A bar for work in this process, or lines where there is no terminal.
+
+    Yields what to call with each count.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda _: None
+        yield _lines(what, unit, total)
         return
     columns = (
         TextColumn("{task.description:<10}"),
@@ -245,6 +250,22 @@ def simple(what: str, unit: str, total: int | None) -> Iterator[Callable[[int], 
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+def _lines(what: str, unit: str, total: int | None) -> Callable[[int], None]:
+    started = said = time.monotonic()
+    done = 0
+
+    def count(n: int) -> None:
+        nonlocal said, done
+        done += n
+        now = time.monotonic()
+        if now - said >= SIMPLE_EVERY:
+            said = now
+            of = f"{done}/{total}" if total else f"{done}"
+            sys.stderr.write(f"{what}: {of} {unit}, {done / (now - started):.1f}/s\n")
+
+    return count
 
 
 def complain(text: str) -> None:

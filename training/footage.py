@@ -14,11 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
+from pipelines import progress
 from pipelines.detectors.base import share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
@@ -80,6 +82,9 @@ class Film:
             stream = _stream(path, container)
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
             self.fps = Fraction(rate).limit_denominator(1001)
+            seconds = (container.duration or 0) / av.time_base
+            self.about = round(seconds * self.fps) or None
+            """Frames, by what the header says of the length."""
             first = next(iter(self), None)
             if first is None:
                 raise UserError(f"{path}: no frame of this video decodes")
@@ -148,18 +153,30 @@ def follow(
     points, found = [], []
     pictures = film.crops(crop, side)
     at = 0
-    while chunk := list(islice(pictures, CHUNK)):
-        times = np.arange(at, at + len(chunk))
-        near = np.stack([np.interp(times, numbers, column) for column in boxes.T], axis=1)
-        near = near.astype(np.float32)
-        marks = finder.detect(np.stack(chunk), near).points
-        found.append(share_inside(marks, near) >= SURE)
-        points.append(marks)
-        at += len(chunk)
+    with progress.simple("follow", "frames", film.about) as advance:
+        while chunk := list(islice(pictures, CHUNK)):
+            times = np.arange(at, at + len(chunk))
+            near = np.stack([np.interp(times, numbers, column) for column in boxes.T], axis=1)
+            near = near.astype(np.float32)
+            marks = finder.detect(np.stack(chunk), near).points
+            found.append(share_inside(marks, near) >= SURE)
+            points.append(marks)
+            at += len(chunk)
+            advance(len(chunk))
     seen = np.concatenate(found)
     if not seen.any():
         raise UserError(f"{path}: no face found in the video; give one that shows a face")
     return Footage(path, film.fps, side, crop, fill(np.concatenate(points), seen), seen)
+
+
+def _shown(film: Film) -> Iterator[tuple[int, Picture]]:
+    """The film's views, with progress."""
+    seen = 0
+    with progress.simple("find face", "frames", film.about) as advance:
+        for number, view in film.views():
+            advance(number - seen)
+            seen = number
+            yield number, view
 
 
 def _track(
@@ -168,7 +185,7 @@ def _track(
     """Frame numbers and boxes (n, 4), in pixels of the upright picture, of one face."""
     numbers: list[int] = []
     boxes: list[npt.NDArray[np.float64]] = []
-    for number, view in film.views():
+    for number, view in _shown(film):
         points = finder.near(view, boxes[-1]) if boxes else None
         if points is None:
             faces = finder.all(view)

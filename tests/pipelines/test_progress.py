@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -172,3 +173,14 @@ def test_the_summary_puts_ok_first_and_tells_what_to_do(
 def test_complaints_are_a_line_a_problem(capsys: pytest.CaptureFixture[str]) -> None:
     progress.complain("one\ntwo")
     assert capsys.readouterr().err == "likeness: one\nlikeness: two\n"
+
+
+def test_without_a_terminal_long_work_says_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress.simple("follow", "frames", 500) as advance:
+        advance(250)
+        assert capsys.readouterr().err == ""
+        monkeypatch.setattr(progress, "SIMPLE_EVERY", 0.0)
+        advance(10)
+    assert re.fullmatch(r"follow: 260/500 frames, [0-9.]+/s\n", capsys.readouterr().err)
