@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipelines import detectors
+from pipelines import detectors, progress
 from pipelines.detectors.base import DetectorUnavailable, cut, share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
@@ -42,6 +42,8 @@ STORED = 256
 """Side of the dataset's crops, in which landmarks are found; larger for larger networks."""
 SMALLEST = 24
 """Pixels of the landmarks' longer side: with less there is no face to learn from."""
+LYING = 45
+"""Degrees beyond which a face is rather a picture on its side than a tilted head."""
 SURE = 0.5
 """Score of a face detector, and share of the landmarks that must lie in the box it gave."""
 
@@ -222,12 +224,24 @@ def _is_heic(path: Path) -> bool:
         return file.read(12)[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1")
 
 
+def tilt(points: Points) -> float:
+    """Degrees by which a face (68, 2) is turned in the picture: 0 upright, 90 lying on its side."""
+    right, left = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
+    across = left - right
+    return float(np.degrees(np.arctan2(across[1], across[0])))
+
+
 def from_picture(
     path: Path, finder: Finder, side: int = STORED, which: int | None = None, option: str = "--face"
 ) -> Face:
     """The face in a picture file. Raises UserError."""
     picture = read_picture(path)
     points = choose(finder.all(picture), which, path, option)
+    if abs(lean := tilt(points)) > LYING:
+        progress.complain(
+            f"{path}: the face lies at {lean:.0f} degrees; what is made of it will not look like "
+            "one: turn the picture upright"
+        )
     x, y, width, height = (int(v) for v in geometry.still(face_box(points)[None], MARGIN).boxes[0])
     patch = Image.fromarray(cut(picture, x, y, x + width, y + height))
     crop = np.asarray(patch.resize((side, side), Image.Resampling.BICUBIC))

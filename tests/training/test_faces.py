@@ -65,6 +65,16 @@ def test_a_picture_without_a_face_is_one_line(tmp_path: Path, finder: Finder) ->
     assert "\n" not in str(caught.value)
 
 
+def test_a_picture_on_its_side_is_told(
+    tmp_path: Path, corpus: Path, finder: Finder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from_picture(corpus / MONA, finder)
+    assert capsys.readouterr().err == ""
+    turned = saved(tmp_path / "turned.png", np.rot90(read_picture(corpus / MONA)))
+    from_picture(turned, finder)
+    assert "turned.png: the face lies at -" in capsys.readouterr().err
+
+
 def test_two_faces_are_numbered_from_the_left(tmp_path: Path, corpus: Path, finder: Finder) -> None:
     mona = read_picture(corpus / MONA)[:720]
     small = np.asarray(Image.fromarray(mona).resize((360, 360)))
