@@ -70,10 +70,13 @@ def connected(params: Ray) -> Iterator[str]:
                 "name a cluster in ray.address"
             )
     _knock(address)
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         raise _no_cluster(address, str(error).strip().splitlines()[0]) from error
+    if callable(terminate) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # Ray's own prints a stack first
     try:
         where = "this machine" if own else f"the cluster at {context.address_info['gcs_address']}"
         using = f"{params.gpus_per_worker:g} GPU each" if params.gpus_per_worker else "CPU"
@@ -139,20 +142,22 @@ def fit(run: Run, params: Ray, show: Report) -> None:
     listener = Listener(queue, show, _interrupt)
     listener.start()
     failure: Exception | None = None
-    interrupted = False
+    interrupted: KeyboardInterrupt | None = None
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         failure = error
-    except (SystemExit, KeyboardInterrupt):  # Ray makes the one of the other
-        interrupted = True
+    except KeyboardInterrupt as signalled:
+        interrupted = signalled
+    except SystemExit:  # that Ray makes of it
+        interrupted = KeyboardInterrupt()
     finally:
         listener.close()
         queue.shutdown()
     if listener.error:
         raise listener.error
     if interrupted:
-        raise KeyboardInterrupt
+        raise interrupted
     if failure:
         raise StopStage(
             f"training failed: {_reason(failure)}; checkpoints are kept, the same command goes on "

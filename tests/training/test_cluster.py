@@ -149,14 +149,15 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ctrl_c_is_told(cluster: Any, project: Project) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_are_told(cluster: Any, project: Project, number: int) -> None:
     process = project.start(cluster.address)
     project.wait_for(3, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert err.strip().splitlines()[-1].startswith("likeness: interrupted"), err
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "SIGTERM received" not in err
 
 
 @pytest.mark.slow
@@ -164,7 +165,8 @@ def test_ctrl_c_is_told(cluster: Any, project: Project) -> None:
 def test_what_cannot_be_shown_ends_the_run(cluster: Any, project: Project) -> None:
     project.params["ray"]["max_failures"] = -1
     project.save()
-    (project.folder / "metrics").write_text("a file where the curves should go")
+    (project.folder / "metrics").mkdir()
+    (project.folder / "metrics" / "training").write_text("a file where the curves should go")
     process = project.start(cluster.address)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1 and "metrics" in err, err
