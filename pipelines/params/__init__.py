@@ -71,9 +71,10 @@ class Params(Model):
 
     @property
     def adapting(self) -> Adapt:
-        """How models of the chosen setting are adapted."""
+        """How models of the chosen setting are adapted: its own keys before those of `adapt`."""
         own = self.settings[self.setting].adapt if self.settings else None
-        return own or self.adapt
+        said = {key: getattr(own, key) for key in own.model_fields_set} if own else {}
+        return self.adapt.model_copy(update=said)
 
     @model_validator(mode="after")
     def _setting_is_one_of_them(self) -> Params:

@@ -107,7 +107,7 @@ class Setting(Model):
     networks: Networks = Networks()
     meta: Meta = Meta()
     adapt: Adapt | None = None
-    """How its models are adapted; null: as the section `adapt` says."""
+    """Keys that go before those of the section `adapt` for its models."""
 
 
 class Ray(Model):

@@ -87,11 +87,11 @@ def test_a_setting_may_have_its_own_way_to_adapt() -> None:
             "name": "x",
             "catalog": {"metadata": ".", "sources": [{"name": "a", "reader": "mp4"}]},
             "card": {"title": "t", "licence": "other", "description": "d"},
-            "adapt": {"iterations": 9},
+            "adapt": {"iterations": 9, "patience": 4},
             "setting": "own",
             "settings": {"own": made, "plain": {"content": content}},
         },
         strict=False,
     )
-    assert params.adapting.iterations == 7
+    assert (params.adapting.iterations, params.adapting.patience) == (7, 4), "the rest stands"
     assert params.model_copy(update={"setting": "plain"}).adapting.iterations == 9
