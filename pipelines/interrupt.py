@@ -8,8 +8,9 @@ from types import TracebackType
 
 
 def end_quietly() -> None:
-    """Until `command.guarded` takes over, an interruption ends the program with 130."""
-    sys.excepthook = _told
+    """Until `command.guarded` takes over, an interruption ends a command of ours with 130."""
+    if sys.argv[:1] == ["-m"]:  # `python -m pipelines.x`, still before that module is imported
+        sys.excepthook = _told
 
 
 def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

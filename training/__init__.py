@@ -7,7 +7,5 @@ import sys
 # and beside any other work on the machine each step then waits for a thread that cannot run.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-if sys.argv[:1] == ["-m"]:  # as in `pipelines`
-    from pipelines.interrupt import end_quietly
-
-    end_quietly()
+if sys.argv[:1] == ["-m"]:  # a command of ours; a bare GPU box imports, and has no `pipelines`
+    import pipelines  # noqa: F401 - for its `end_quietly`

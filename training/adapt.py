@@ -239,7 +239,10 @@ def adapt(params: Params, options: Namespace) -> str:
     model_url = options.model or default_model(params)
     outputs.check_file("-o", options.output, [*inputs, ("--model", model_url)])
     if Path(options.output).exists():
-        tensor_file.read_facts(Path(options.output), [PERSON])  # a model is not written over
+        try:
+            tensor_file.read_facts(Path(options.output), [PERSON])
+        except UserError as error:  # a model that took days, somebody else's file
+            raise UserError(f"-o would write over what is no person: {error}") from None
     device = device_named(options.device)
     model = find_model(params, options.model, device)
     finder = Finder(options.detector or params.landmarks.backend, options.device)

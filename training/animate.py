@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import get_args
 
-from pipelines import outputs, progress
+from pipelines import progress
 from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
 from pipelines.errors import UserError
 from pipelines.params import load
@@ -27,10 +27,10 @@ from training import marking
 from training.adapt import Source, add_model_options
 from training.faces import STORED
 from training.footage import Film, Footage
-from training.layouts import LAYOUTS, SOUND_RATE, check_output
+from training.layouts import LAYOUTS, SOUND_RATE
 from training.live.performance import perform
 from training.retarget import Motion, retarget, smooth
-from training.scene import Job, inputs_of, prepare, published
+from training.scene import Job, check_destination, prepare, published
 
 
 def animate(job: Job, footage: Footage, output: str) -> str:
@@ -140,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("name a driver and an output: --driver VIDEO -o OUT.mp4, or use --live")
         if options.driver.isdigit() or options.driver.startswith("/dev/video"):
             raise UserError(f"--driver {options.driver}: a camera goes with --live")
-        check_output(options.output)
-        outputs.check_file("-o", options.output, inputs_of(params, options))
+        check_destination(params, options)
         Film(Path(options.driver))  # is it a video at all? before a model is loaded
         job, footage = prepare(params, options, Path(options.driver))
         assert footage is not None

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from training.ema import average_of, follow
 from training.layers import shared_weights, update_spectral_norm
 from training.losses import discriminator_loss, frozen, generator_losses
-from training.meta import average_of, follow
 from training.networks import Discriminator, Embedder, Generator
 
 

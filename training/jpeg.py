@@ -1,6 +1,6 @@
 """Stored pictures to pixels, the greater part of an episode's cost.
 
-Pillow reads the header and resizes; OpenCV, where it is installed, decodes in three quarters of
+Pillow reads the header and resizes; OpenCV, where it is installed, decodes in seven tenths of
 the time. Both are libjpeg-turbo and give the same pixels (tests/training/test_jpeg.py).
 """
 

@@ -8,7 +8,6 @@ Shapes: B episodes, K source frames, pictures 3 x S x S in [-1, 1], N embedding 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from training.ema import average_of, follow
 from training.layers import update_spectral_norm
 from training.losses import discriminator_loss, frozen, generator_losses, match
 from training.networks import Discriminator, Embedder, Generator, NetworkConfig
@@ -345,19 +345,3 @@ class Mean:
     def means(self) -> dict[str, Tensor]:
         """What the parts have in the mean."""
         return {name: total / self.count for name, total in self.sums.items()}
-
-
-def average_of(module: Any, decay: float | None) -> Any:
-    """A frozen copy that will follow the module; the module itself where no average is wanted."""
-    return module if decay is None else copy.deepcopy(module).requires_grad_(False).eval()
-
-
-def follow(average: nn.Module, module: nn.Module, decay: float | None) -> None:
-    """Exponential moving average of the parameters; singular vectors are copied."""
-    if decay is None:
-        return
-    with torch.no_grad():
-        torch._foreach_lerp_(
-            list(average.parameters()), list(module.parameters()), weight=1 - decay
-        )
-        torch._foreach_copy_(list(average.buffers()), list(module.buffers()))

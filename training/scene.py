@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipelines import progress
+from pipelines import outputs, progress
 from pipelines.errors import UserError
 from pipelines.params import Params
 from pipelines.params import training as sections
@@ -141,14 +141,16 @@ class Job:
         return {**self.facts, "driver": driver, "parents": parents}
 
 
-def inputs_of(params: Params, options: Namespace) -> list[tuple[str, str | None]]:
-    """What the command reads, by option: none of it may be its output."""
-    return [
+def check_destination(params: Params, options: Namespace) -> None:
+    """Raises UserError where -o cannot be written, or is something that the command reads."""
+    check_output(options.output)
+    inputs = [
         *(("--portrait", portrait) for portrait in options.portrait),
         ("--driver", options.driver),
         ("--person", options.person),
         ("--model", options.model or default_model(params)),
     ]
+    outputs.check_file("-o", options.output, inputs)
 
 
 def prepare(

@@ -40,7 +40,7 @@ CHECKS = (
     Check("space", machine.space, 900),  # a million annotations take minutes to count
     Check("beam", software.beam, 60),
     Check("gpu", gpu.gpu, 60),
-    Check("compiler", gpu.compiler),
+    Check("compiler", software.compiler),
     Check("ray", software.ray),
     Check("clock", machine.clock),
     Check("open files", machine.files),

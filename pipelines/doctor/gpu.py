@@ -1,12 +1,8 @@
-"""Is there a GPU wherever params ask for one, and what compiles for it? Torch loads only then."""
+"""Is there a GPU wherever params ask for one? Torch is loaded only then."""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
-import sysconfig
-from pathlib import Path
 
 from pipelines.doctor.verdict import Verdicts, fail, ok
 from pipelines.params import Params
@@ -32,24 +28,6 @@ def gpu(params: Params) -> Verdicts:
             yield fail("gpu", f"{key} wants one, but {why}", f"{REMEDY}{instead}")
         else:
             yield ok("gpu", f"{key}: {names}")
-
-
-def compiler(params: Params) -> Verdicts:
-    """torch.compile builds its kernels on the machine that trains, with a C++ compiler."""
-    setting = params.settings.get(params.setting) if params.setting else None
-    if setting is None or not setting.meta.compile or params.ray.address not in (None, "local"):
-        yield ok("compiler", "none needed here")
-        return
-    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    key = f"settings.{params.setting}.meta.compile"
-    remedy = f"install g++ and Python's headers (python3-dev), or {key}: false"
-    if not found:
-        yield fail("compiler", f"{key} wants a C++ compiler, and there is none", remedy)
-    elif not headers.is_file():
-        yield fail("compiler", f"{key} wants {headers}, which is not there", remedy)
-    else:
-        yield ok("compiler", found)
 
 
 def _seen() -> tuple[str, str]:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -241,3 +242,21 @@ def ray(params: Params) -> Verdicts:
         yield fail("ray", f"{where} does not answer: {why}", "start it: ray start --head")
     else:
         yield ok("ray", f"{where} answers")
+
+
+def compiler(params: Params) -> Verdicts:
+    """torch.compile builds its kernels on the machine that trains, with a C++ compiler."""
+    setting = params.settings.get(params.setting) if params.setting else None
+    if setting is None or not setting.meta.compile or params.ray.address not in (None, "local"):
+        yield ok("compiler", "none needed here")
+        return
+    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    key = f"settings.{params.setting}.meta.compile"
+    remedy = f"install g++ and Python's headers (python3-dev), or {key}: false"
+    if not found:
+        yield fail("compiler", f"{key} wants a C++ compiler, and there is none", remedy)
+    elif not headers.is_file():
+        yield fail("compiler", f"{key} wants {headers}, which is not there", remedy)
+    else:
+        yield ok("compiler", found)

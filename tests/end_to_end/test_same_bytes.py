@@ -34,18 +34,19 @@ def test_two_processes_give_the_same_bytes(
 
 
 @pytest.mark.slow  # test_kill.py has its harder sister
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_gives_the_same_bytes(
-    undisturbed: Rig, make_rig: Callable[..., Rig], tmp_path: Path
+    undisturbed: Rig, make_rig: Callable[..., Rig], tmp_path: Path, number: int, code: int
 ) -> None:
-    """Ctrl-C in every stage, once the first item is done; a plain rerun goes on."""
+    """Ctrl-C or `kill` in every stage, once the first item is done; a plain rerun goes on."""
     rig = make_rig(tmp_path)
     rig.change("download", concurrency=1)
     rig.run_all("catalog")
     for stage in BEAM_STAGES:
         process = rig.start(stage)
         assert wait_until(lambda: len(rig.records(stage)) > 0, process), rig.finish(process)  # noqa: B023
-        kill_group(process, signal.SIGINT)
-        line = rig.finish(process, timeout=20).one_line(130)
+        kill_group(process, number)
+        line = rig.finish(process, timeout=20).one_line(code)
         assert line.startswith("likeness: interrupted; finished items are kept")
         kept = rig.records(stage)
         assert kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import subprocess
 import sys
@@ -43,26 +42,22 @@ def test_a_broken_pipe_is_a_failure_unless_it_is_the_reader_s(
     assert (done.returncode, done.stderr) == (code, said)
 
 
-def run(program: str, *, until: str = "", number: int = 0, cwd: Path = REPO) -> tuple[int, str]:
-    """Exit status and stderr of a program, signalled once it has printed `until`."""
+def signalled(*words: str, number: int, cwd: Path) -> tuple[int, str]:
+    """Exit status and stderr of a Python program, signalled once it has printed `ready`."""
     process = subprocess.Popen(
-        [sys.executable, *shlex.split(program)] if program[0] == "-" else [*COMMAND, program],
+        [sys.executable, *words],
         env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"},
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout
-    while until and until not in process.stdout.readline():
-        assert process.poll() is None
-    if number:
-        process.send_signal(number)
+    assert process.stdout and process.stdout.readline() == "ready\n"
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
 
 
-COMMAND = [sys.executable, "-c"]
 WAITS = """
 import sys, tempfile, time
 from pipelines.command import NOTHING_KEPT, guarded
@@ -77,7 +72,7 @@ sys.exit(guarded(command, NOTHING_KEPT))
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_and_kill_clean_up_alike(tmp_path: Path, number: int, code: int) -> None:
     said = "likeness: interrupted; nothing was written\n"
-    assert run(WAITS, until="ready", number=number, cwd=tmp_path) == (code, said)
+    assert signalled("-c", WAITS, number=number, cwd=tmp_path) == (code, said)
     assert not list(tmp_path.iterdir())
 
 
@@ -88,5 +83,5 @@ def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path: Path) -> None
         real = (REPO / package / "__init__.py").read_text()
         (module.parent / "__init__.py").write_text(f"{real}\n__path__.append('{REPO / package}')\n")
         module.write_text("import time\nprint('ready')\ntime.sleep(60)\n")
-        found = run(f"-m {package}.slow", until="ready", number=signal.SIGINT, cwd=tmp_path)
+        found = signalled("-m", f"{package}.slow", number=signal.SIGINT, cwd=tmp_path)
         assert found == (130, "likeness: interrupted\n")

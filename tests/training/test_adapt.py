@@ -206,7 +206,7 @@ def test_mistakes_are_one_line_and_exit_2(
         (("--frames", corpus / MONA, "-o", model_file), "is also --model"),
         (
             ("--frames", corpus / MONA, "-o", copied, "--model", model_file),
-            "copy.safetensors is a model, not a person",
+            "-o would write over what is no person: ",
         ),
         (("--frames", corpus / MONA, "-o", person / "x.safetensors"), "is a file, not a folder"),
     ):

@@ -18,19 +18,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines import outputs
 from pipelines.detectors.base import cut
 from pipelines.errors import UserError
 from pipelines.params import Params
 from pipelines.video import boxes as geometry
 from training.faces import MARGIN, STORED, Points, face_box, resized
-from training.layouts import Frames, check_output
+from training.layouts import Frames
 from training.live.drivers import Camera, Driver, Recording, Shot
 from training.live.follower import Follower
 from training.live.sinks import File, Sink, VirtualCamera, Window
 from training.one_euro import OneEuro
 from training.retarget import Retargeter
-from training.scene import Job, inputs_of, prepare, published
+from training.scene import Job, check_destination, prepare, published
 
 REFERENCE = 1.0
 """Seconds with a face that tell how the driver looks at rest."""
@@ -163,8 +162,7 @@ def perform(params: Params, options: Namespace) -> str:
     name = options.driver or "0"
     from_camera = name.isdigit() or name.startswith("/dev/")
     if options.output:
-        check_output(options.output)
-        outputs.check_file("-o", options.output, inputs_of(params, options))
+        check_destination(params, options)
     watched = options.virtual_camera or not options.output
     with ExitStack() as stack:
         sinks: list[Sink] = []

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -38,28 +37,3 @@ def test_torch_is_asked() -> None:
     torch = pytest.importorskip("torch")
     why, names = gpu._seen()
     assert bool(names) == torch.cuda.is_available() != bool(why)
-
-
-def test_what_compiles(
-    make_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    content = {"content": {"pixels": {"weight": 1.0}}}
-
-    def line(compile: bool, **ray: str) -> str:
-        settings = {"paper": content | {"meta": {"compile": compile}}}
-        (told,) = gpu.compiler(make_params(settings=settings, ray=ray))
-        return told.line()
-
-    assert line(False).split(maxsplit=2) == ["ok", "compiler", "none needed here"]
-    program = tmp_path / "c++"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("CXX", str(program))
-    monkeypatch.setattr(gpu.sysconfig, "get_path", lambda _: str(tmp_path))
-    assert "Python.h, which is not there" in line(True)
-    (tmp_path / "Python.h").touch()
-    assert line(True).split()[0] == "ok"
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setenv("PATH", "")
-    assert "wants a C++ compiler" in line(True) and "meta.compile: false" in line(True)
-    assert "none needed here" in line(True, address="head:6379")
