@@ -54,7 +54,7 @@ DRAWN = 60
 
 
 TOGETHER = 16
-"""Pictures drawn by one pass: a picture alone costs twice as much, more leave the cache."""
+"""Pictures drawn by one pass: one alone costs twice as much, more gain little and take memory."""
 
 
 def rasterize(
