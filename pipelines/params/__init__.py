@@ -138,7 +138,11 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(location[-1], _fields_at(location[:-1]))}"
     if error["type"] == "missing":
+        if location[-1].isdigit():
+            return f"{key}: this entry of the list is required"
         return f"{key}: this key is required"
+    if error["type"] == "too_short":
+        return f"{key}: too few valid entries, wanted {error['ctx']['min_length']} or more"
     message = error["msg"]
     if error["type"] == "value_error":
         return f"{key}: {message.removeprefix('Value error, ')}".removeprefix(": ")

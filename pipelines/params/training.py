@@ -11,10 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.params.model import Fraction, Model, Positive
+from pipelines.params.model import Model, Positive
 
 Rate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""What an average keeps of itself a step: at 1 it would never learn anything."""
 Shots = Annotated[tuple[Positive, ...], Field(min_length=1)]
 BackboneName = Literal["vgg19", "vggface", "squeezenet", "random", "pixels"]
 
@@ -37,12 +39,12 @@ class Meta(Model):
     """ft: with the match loss, to be fine-tuned later. ff: without, used as it is."""
     lr_generator: Rate = 5e-5
     lr_discriminator: Rate = 2e-4
-    betas: tuple[Fraction, Fraction] = (0.0, 0.999)
+    betas: tuple[Decay, Decay] = (0.0, 0.999)
     eps: Rate = 1e-5
     d_steps: Positive = 2
     feature_weight: Weight = 10.0
     match_weight: Weight = 10.0
-    ema: Fraction | None = 0.999
+    ema: Decay | None = 0.999
     accumulate: Positive = 1
     """Equal parts a worker's batch is worked off in, to fit memory."""
     bf16: bool = False
@@ -82,7 +84,7 @@ class Adapt(Model):
     batch_size: Positive = 8
     lr_generator: Rate = 5e-5
     lr_discriminator: Rate = 2e-4
-    ema: Fraction | None = 0.972
+    ema: Decay | None = 0.972
     seed: Annotated[int, Field(ge=0)] = 0
     bf16: bool = False
 

@@ -114,6 +114,12 @@ def test_the_repository_s_own_files_load(name: str) -> None:
             "crop.margin: input should be a valid number, found '6e-1'; YAML wants a point",
         ),
         (GOOD + "ray: {gpus_per_worker: 2}", "ray.gpus_per_worker: "),
+        (GOOD + "evaluate: {shots: []}", "evaluate.shots: too few valid entries, wanted 1 or more"),
+        (GOOD + "adapt: {ema: 1.0}", "adapt.ema: input should be less than 1, found 1.0"),
+        (
+            GOOD + "settings: {s: {content: {pixels: {weight: 1}}, meta: {betas: [0.5]}}}",
+            "settings.s.meta.betas.1: this entry of the list is required",
+        ),
         (GOOD + "beam: {runner: DaskRunner}", "beam: DaskRunner silently drops branches"),
         (
             GOOD + "beam: {runner: apache_beam.runners.dask.dask_runner.DaskRunner}",
