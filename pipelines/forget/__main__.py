@@ -38,7 +38,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--clip", action="append", default=[], metavar="KEY", help="person_video_utterance"
     )
-    made.add_argument("--list", metavar="FILE", help="lines of kind,id[,date,reason]")
+    made.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="lines of kind,id[,date,reason]",
+    )
     made.add_argument("--reason", default="", metavar="TEXT")
     made.add_argument("--date", metavar="YYYY-MM-DD", help="default: today")
     made.add_argument(
@@ -60,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for kind in KINDS
             for name in getattr(options, kind)
         ]
-        if options.list is not None:
-            wanted += requests.read_list(options.list, date, options.reason)
+        for path in options.list:
+            wanted += requests.read_list(path, date, options.reason)
         if bool(wanted) + options.again + options.check != 1:
             raise UserError(
                 "name whom to forget (--person, --video, --clip, --list), or give --again or "

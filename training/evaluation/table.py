@@ -88,8 +88,8 @@ def _paper(
     return [
         *lines,
         "",
-        "USER comes from people: send them user_study.html; `python -m training.user_study` puts "
-        "what they answer into this table.",
+        "USER comes from people: send them user_study.html; `python -m training.user_study` prints "
+        "this table with what they answer.",
         "",
     ]
 
