@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,6 +50,9 @@ def pack_arrays(arrays: dict[str, npt.NDArray[np.float32]]) -> bytes:
 
 
 def unpack_arrays(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
-    """The arrays of .npz bytes; nothing is unpickled."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """The arrays of .npz bytes; nothing is unpickled. Raises ValueError for damaged bytes."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"damaged arrays: {error}") from error

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ class DownloadWorker:
             # Killed between publishing the video and recording it: never fetched twice.
             origin, url = kept
             work = self._params.paths.work.rstrip("/") + "/"
-            with storage.local_copy(url, scratch) as path:
-                inside = url.removeprefix(work)
-                return self._ok(video, probe(path, deep=True), path, inside, origin, address)
+            with storage.local_copy(url, scratch) as path, suppress(MediaError):
+                found = probe(path, deep=True)
+                return self._ok(video, found, path, url.removeprefix(work), origin, address)
+            storage.remove(url)  # torn by a bad disk since it was published: fetched anew
         if self._breaker.is_open():
             return _row(video, Status.DEFERRED, "the bot-check breaker is open", url=address)
         parts = self._parts(item, scratch)

@@ -86,7 +86,7 @@ class LandmarkWorker:
         try:
             data = storage.read_bytes(url)
             arrays = clips.unpack_arrays(data)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # not there yet, or torn: a bad disk heals so
             try:
                 with storage.local_copy(storage.below(work, clip["path"]), scratch) as local:
                     frames = clips.read_frames(local)

@@ -154,6 +154,11 @@ class ShardWorker:
                 f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "
                 "folder: run the stages that made it again (`dvc repro -f crop landmarks`)"
             ) from None
+        except ValueError as error:
+            raise StopStage(
+                f"shard: {clip['key']}: {clip['path']} in the work folder: {error}; delete it and "
+                "run `dvc repro -f landmarks`"
+            ) from None
         key = clip["key"]
         spans = [
             writer.add(f"{key}.{at:03d}.jpg", _jpeg(frame, settings.jpeg_quality))

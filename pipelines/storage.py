@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -267,13 +268,13 @@ def sweep_orphans(folder: str) -> None:
 
 
 def _is_orphan(path: Path) -> bool:
-    name = path.name.removeprefix(".")
-    rest = name.removeprefix(f"tmp-{socket.gethostname()}-")
-    pid = rest.split("-")[0]
-    if rest == name or not pid.isdigit():
+    # The whole name, since another host may be called as this one with a number behind.
+    ours = rf"\.?tmp-{re.escape(socket.gethostname())}-(\d+)-[0-9a-f]+(\..*)?"
+    named = re.fullmatch(ours, path.name)
+    if named is None:
         return False
     try:
-        owner = psutil.Process(int(pid))
+        owner = psutil.Process(int(named[1]))
         # Numbers are given out again: one who came later than the file does not own it.
         late = owner.create_time() > path.stat().st_mtime + 5
         return late or owner.status() == psutil.STATUS_ZOMBIE

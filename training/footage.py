@@ -100,7 +100,10 @@ class Film:
             held: VideoFrame | None = None
             at = 0
             for frame in _decoded(container, stream):
-                slot = at if frame.pts is None else round((frame.pts - start) * base * self.fps)
+                # A stream without timestamps has one frame a slot.
+                slot = at if held is None else at + 1
+                if frame.pts is not None:
+                    slot = round((frame.pts - start) * base * self.fps)
                 if slot - at > LONGEST_HOLD * self.fps:
                     raise UserError(
                         f"{self.path}: no frame for {float((slot - at) / self.fps):.0f} s at "

@@ -178,7 +178,8 @@ def default_cache() -> Path:
 
 def random_backbone(plan: str = "vgg19", seed: int = 0, *, average_pool: bool = False) -> Backbone:
     """A VGG of random weights that depend on the seed alone: of use in tests and benchmarks."""
-    backbone = _vgg(plan, average_pool)
+    with torch.random.fork_rng(devices=[]):  # layers are born with random weights of their own
+        backbone = _vgg(plan, average_pool)
     generator = torch.Generator().manual_seed(seed)
     for layer in backbone.layers:
         if isinstance(layer, nn.Conv2d):

@@ -64,3 +64,10 @@ def test_nothing_is_unpickled() -> None:
     np.savez(sink, bad=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
         unpack_arrays(sink.getvalue())
+
+
+def test_damaged_arrays_are_one_kind_of_error() -> None:
+    whole = pack_arrays({"points": np.zeros((9, 68, 2), np.float32)})
+    for torn in (b"", whole[:40], whole[: len(whole) // 2], whole[:-30]):
+        with pytest.raises(ValueError):
+            unpack_arrays(torn)

@@ -207,6 +207,7 @@ def test_sweeping_takes_what_dead_processes_left_and_nothing_else(
         for name in (
             f"tmp-{host}-{os.getpid()}-00aa",
             f"tmp-elsewhere-{dead_pid}-00aa",
+            f"tmp-{host}-{dead_pid}-{os.getpid()}-00aa",
             f"tmp-{host}-word-00aa",
             "notes",
         )

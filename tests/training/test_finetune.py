@@ -107,14 +107,47 @@ def test_fine_tuning_learns_the_frames(learner: MetaLearner, marks: torch.Tensor
     assert (ft.person().render(marks) - frames).abs().mean() < losses[0] / 2
 
 
-def test_the_average_follows_psi_too(
+def test_the_averages_follow_g_and_psi(
     learner: MetaLearner, frames: torch.Tensor, marks: torch.Tensor
 ) -> None:
-    ft = tuner(learner, frames, marks, ema=0.5)
-    start = ft.psi.detach().clone()
+    ft = tuner(learner, frames, marks, ema=0.8, lr_generator=1e-2)
+    exact = {"rtol": 1e-6, "atol": 1e-7}
+    before = [p.detach().clone() for p in (ft.psi, *ft.generator.parameters())]
     ft.step()
-    torch.testing.assert_close(ft.average_psi, (start + ft.psi.detach()) / 2)
+    after = [p.detach() for p in (ft.psi, *ft.generator.parameters())]
+    expected = [0.8 * old + 0.2 * new for old, new in zip(before, after, strict=True)]
+    assert not torch.equal(before[1], after[1])
+    person = ft.person()
+    torch.testing.assert_close([person.psi, *person.generator.parameters()], expected, **exact)
     assert AdaptConfig().ema == 0.972
+
+
+def test_each_frame_goes_with_its_own_landmarks_and_all_take_turns(
+    learner: MetaLearner,
+    frames: torch.Tensor,
+    marks: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ft = tuner(learner, frames, marks, batch_size=2, lr_generator=1e-4, lr_discriminator=3e-4)
+    pairs: list[tuple[int, int]] = []
+
+    def place(one: torch.Tensor, among: torch.Tensor) -> int:
+        return next(at for at, other in enumerate(among) if torch.equal(one, other))
+
+    original = finetune.generator_losses
+
+    def spy(d: object, content: object, fake: object, *rest: torch.Tensor) -> object:
+        for real, landmarks in zip(rest[0], rest[1], strict=True):
+            pairs.append((place(real, frames), place(landmarks, marks)))
+        return original(d, content, fake, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(finetune, "generator_losses", spy)
+    for _ in range(6):
+        ft.step()
+    assert all(frame == landmarks for frame, landmarks in pairs)
+    assert {frame for frame, _ in pairs} == {0, 1, 2}
+    assert ft.generator_optimizer.param_groups[0]["lr"] == 1e-4
+    assert ft.discriminator_optimizer.param_groups[0]["lr"] == 3e-4
 
 
 def test_the_budget_of_the_paper() -> None:

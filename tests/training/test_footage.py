@@ -60,6 +60,17 @@ def test_frames_of_a_constant_rate_are_given_once_each(tmp_path: Path) -> None:
     assert shades(path) == list(range(12))
 
 
+def test_a_stream_without_timestamps_gives_every_frame(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.h264"
+    with av.open(str(video(tmp_path / "v.mp4", list(range(12))))) as source:
+        bare = av.BitStreamFilterContext("h264_mp4toannexb", source.streams.video[0])
+        packets = [p for packet in source.demux(video=0) for p in bare.filter(packet)]
+        raw.write_bytes(b"".join(bytes(p) for p in packets))
+    shades = [frame.to_ndarray(format="gray").mean() for frame in Film(raw)]
+    assert len(shades) == 12
+    assert shades == sorted(shades)
+
+
 def test_gaps_and_crowds_of_timestamps_keep_to_the_clock(tmp_path: Path) -> None:
     # 6 frames over 0.25 s of a clock of 100: a mean rate near 24 with a hole in it.
     path = video(tmp_path / "a.mp4", [0, 4, 8, 9, 20, 24], rate=100)

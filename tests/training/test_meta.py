@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from training import tensor_file
+from training.layers import update_spectral_norm
 from training.losses import ContentLoss, discriminator_loss, frozen
 from training.meta import EpisodeBatch, MetaConfig, MetaLearner
 from training.networks import Discriminator, NetworkConfig
@@ -97,21 +99,57 @@ def test_only_the_batchs_rows_of_w_ever_change(
     assert learner.table.steps_v.tolist() == [0, 6, 0, 0, 6, 0, 0]
 
 
-def test_the_adversarial_gradient_reaches_x_hat_in_the_real_step(
+def test_a_step_is_the_papers_written_out_by_hand(
     make_learner: MakeLearner, make_batch: MakeBatch
 ) -> None:
-    learner = make_learner()
-    seen: list[torch.Tensor] = []
-    forward = learner.forward_generator
+    learner = make_learner(feature_weight=3.0, match_weight=7.0)
+    twin, batch = copy.deepcopy(learner), make_batch()  # no two pictures of it are equal
+    reduced: list[list[torch.Tensor]] = []
+    mean_ = learner.reducer.mean_
 
-    def spy(batch: EpisodeBatch) -> Any:
-        fake, terms = forward(batch)
-        seen.extend(torch.autograd.grad(terms["adversarial"], fake, retain_graph=True))
-        return fake, terms
+    def spy(tensors: list[torch.Tensor]) -> None:
+        reduced.append([tensor.clone() for tensor in tensors])
+        mean_(tensors)
 
-    learner.forward_generator = spy  # type: ignore[method-assign]
-    learner.step(make_batch())
-    assert seen[0].abs().max() > 0
+    learner.reducer.mean_ = spy  # type: ignore[method-assign, assignment]
+    logs = learner.step(batch)
+
+    e, g, d = twin.embedder, twin.generator, twin.discriminator
+    rows = twin.table(batch.rows).detach()
+    update_spectral_norm(e, g)  # once a step
+    shots = zip(batch.source.unbind(1), batch.source_landmarks.unbind(1), strict=True)
+    e_hat = torch.stack([e(x, y) for x, y in shots]).mean(0)
+    fake = g(batch.target_landmarks, e_hat)
+    score, features = d(fake, batch.target_landmarks, rows)
+    _, wanted = d(batch.target, batch.target_landmarks, rows)
+    matching = [(f - w.detach()).abs().mean() for f, w in zip(features, wanted, strict=True)]
+    content, adversarial = (fake - batch.target).abs().mean(), -score.mean()
+    apart = (e_hat - rows).abs().mean()
+    loss = content + 3 * sum(matching) / len(matching) + adversarial + 7 * apart
+    assert logs["generator"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    (at_fake,) = torch.autograd.grad(adversarial, fake, retain_graph=True)
+    assert at_fake.abs().max() > 0
+    by_hand = torch.autograd.grad(loss, [*e.parameters(), *g.parameters()])
+    torch.testing.assert_close(reduced[0], [*by_hand], rtol=1e-4, atol=1e-6)
+
+    fake, optimizer = fake.detach(), twin.discriminator_optimizer
+    for gradients in reduced[1:]:  # twice, each after a power iteration of its own
+        update_spectral_norm(d)
+        own = rows.clone().requires_grad_()
+        real_score, _ = d(batch.target, batch.target_landmarks, own)
+        fake_score, _ = d(fake, batch.target_landmarks, own)
+        hinge = (1 - real_score).relu().mean() + (1 + fake_score).relu().mean()
+        optimizer.zero_grad()
+        hinge.backward()
+        found = [p.grad for p in d.parameters() if p.grad is not None]
+        torch.testing.assert_close(gradients, found, rtol=1e-4, atol=1e-6)
+        assert own.grad is not None
+        optimizer.step()
+        twin.table.update(batch.rows, own.grad)
+        rows = twin.table(batch.rows).detach()
+    assert len(reduced) == 3
+    assert logs["discriminator"] == pytest.approx(float(hinge.detach()), rel=1e-4)
+    assert logs["real_score"] == pytest.approx(float(real_score.detach().mean()), rel=1e-4)
 
 
 def test_match_loss_draws_e_alone_and_ff_has_none(

@@ -12,6 +12,8 @@ Pixels = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float64]
 
 RANGE = 255.0
+EQUAL = 99.0
+"""dB at most, which equal pictures have."""
 SIGMA = 1.5
 RADIUS = 5
 """The Gaussian window is 11 x 11 pixels."""
@@ -19,11 +21,14 @@ C1, C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
 
 
 def psnr(pictures: Pixels, references: Pixels) -> Scores:
-    """Peak signal-to-noise ratio in dB of (n, H, W, 3) to (n, H, W, 3), (n,); inf where equal."""
+    """Peak signal-to-noise ratio in dB of (n, H, W, 3) to (n, H, W, 3), (n,).
+
+    Equal pictures have `EQUAL`: an infinite value would take its person out of every mean.
+    """
     difference = pictures.astype(np.float64) - references
     error = np.square(difference).mean(axis=(1, 2, 3))
     with np.errstate(divide="ignore"):
-        ratio: Scores = 10 * np.log10(RANGE**2 / error)
+        ratio: Scores = np.minimum(10 * np.log10(RANGE**2 / error), EQUAL)
     return ratio
 
 

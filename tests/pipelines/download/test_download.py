@@ -59,6 +59,18 @@ def test_a_complete_video_is_never_fetched_twice(
     assert hits(site, "aaa") > asked
 
 
+def test_a_video_torn_since_it_was_published_is_fetched_anew(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
+) -> None:
+    site = serve("aaa")
+    first = run(["aaa"], url=at(site))
+    shutil.rmtree(tmp_path / "work" / "records")
+    torn = tmp_path / "work" / first["aaa"]["path"]
+    torn.write_bytes(b"")
+    assert run(["aaa"], url=at(site)) == first
+    assert torn.read_bytes() == whole_video.read_bytes()
+
+
 FAULTS = {
     "404": ("removed", "HTTP Error 404"),
     "410": ("removed", "HTTP Error 410"),

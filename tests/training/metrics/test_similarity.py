@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from made_up import noisy, pictures
 
@@ -26,4 +25,4 @@ def test_ssim_and_psnr_are_those_of_scikit_image():
 def test_equal_pictures_are_as_alike_as_can_be():
     x = pictures(2)
     assert ssim(x, x) == pytest.approx(1)
-    assert np.isinf(psnr(x, x)).all()
+    assert (psnr(x, x) == 99).all()  # finite, so that its person keeps a mean
