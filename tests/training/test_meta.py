@@ -3,13 +3,14 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from training import tensor_file
+from training import tensor_file, trained
 from training.layers import update_spectral_norm
 from training.losses import ContentLoss, discriminator_loss, frozen
 from training.meta import EpisodeBatch, MetaConfig, MetaLearner
@@ -150,6 +151,20 @@ def test_a_step_is_the_papers_written_out_by_hand(
     assert len(reduced) == 3
     assert logs["discriminator"] == pytest.approx(float(hinge.detach()), rel=1e-4)
     assert logs["real_score"] == pytest.approx(float(real_score.detach().mean()), rel=1e-4)
+
+
+def test_the_model_is_the_averages(
+    make_learner: MakeLearner, make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    learner = make_learner(lr_generator=1e-2)
+    for seed in range(3):
+        learner.step(make_batch(seed=seed))
+    path = tmp_path / "model.safetensors"
+    trained.save_model(str(path), learner, {})
+    model = trained.load_model(path)
+    assert same(snapshot(model.generator), snapshot(learner.ema_generator))
+    assert same(snapshot(model.embedder), snapshot(learner.ema_embedder))
+    assert not same(snapshot(model.generator), snapshot(learner.generator))
 
 
 def test_match_loss_draws_e_alone_and_ff_has_none(
