@@ -54,7 +54,8 @@ def stable_fraction(*parts: object) -> float:
 
 
 def split_of(person: str, published: str | None, split: Split) -> str:
-    """train, val or test for a person; every clip of a person lands in the same."""
+    """train, val or test: as published for the clip or its person, else the same for all clips
+    of a person."""
     if split.use_published and published in ("val", "test"):
         return published
     at = stable_fraction("split", split.seed, person)
@@ -108,6 +109,9 @@ class _Builder:
         self.taken_out: set[str] = set()
         """Identifiers of the takedowns that were met."""
         self.clips: Counter[str] = Counter()  # by split; fixes the number of buckets
+        self._splits: dict[str, str] = {}
+        self.torn: set[str] = set()
+        """People whose clips the publisher put into several splits."""
 
     def rows(self) -> Iterator[Row]:
         """One row per annotation, whatever becomes of it."""
@@ -152,6 +156,8 @@ class _Builder:
         if names := self._takedowns.covering(item, key):
             self.taken_out.update(names)
             return self._excluded(key, item.video)
+        if self._splits.setdefault(item.person, split) != split:
+            self.torn.add(item.person)
         why = filtered(item, self._params.catalog.filters)
         media = item.media
         if media is not None and Path(media).is_relative_to(self._root.absolute()):
@@ -213,6 +219,7 @@ def build(params: Params) -> Summary:
     summary = Summary(STAGE, "clips")
     takedowns = read_takedowns(params.catalog.takedowns)
     met: set[str] = set()
+    torn: dict[str, set[str]] = {}
     with (
         storage.scratch_folder(params.paths.work) as scratch,
         ManifestWriter(params.paths.manifest(STAGE), CATALOG) as writer,
@@ -224,6 +231,7 @@ def build(params: Params) -> Summary:
                 builder = _Builder(source, params, takedowns)
                 _spill(builder, spill, tick)
                 met |= builder.taken_out
+                torn[source.name] = builder.torn
             except SourceError as error:
                 raise UserError(f"catalog.sources.{source.name}: {error}") from None
             for table in _with_shards(spill, source.name, builder.clips, params.shard.clips):
@@ -235,6 +243,13 @@ def build(params: Params) -> Summary:
     summary.peak_mib = usage.ru_maxrss / 1024
     summary.seconds = time.monotonic() - started
     write_metrics(params, summary)
+    for name, people in torn.items():
+        if people:
+            progress.complain(
+                f"catalog.sources.{name}: clips of {len(people)} people, {min(people)} among them, "
+                "are in several splits, as published; catalog.split.use_published: false keeps "
+                "people whole"
+            )
     if idle := sorted(line for name, line in takedowns.lines.items() if name not in met):
         # By its line: the names of those who were taken out stay out of logs.
         progress.complain(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from eight_people import PEOPLE, annotate, places
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +46,21 @@ def test_the_publisher_s_test_people_stay_test_people(
     assert [row["split"] for row in rows] == ["test", "train", "test", "train"]
     rows = build(catalog={"sources": [source], "split": {"val": 0.0, "use_published": False}})
     assert {row["split"] for row in rows} == {"train"}
+
+
+def test_people_whom_the_publisher_tore_apart_are_told(
+    tmp_path: Path, build: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "metadata"
+    annotate(root / "dev" / "txt", PEOPLE[0], "v", "00001")
+    annotate(root / "test" / "txt", PEOPLE[0], "w", "00001")
+    source = {"name": "vox", "reader": "voxceleb2"}
+    rows = build(catalog={"sources": [source], "split": {"val": 0.0}})
+    assert {row["split"] for row in rows} == {"train", "test"}
+    assert f"clips of 1 people, {PEOPLE[0]} among them, are in several" in capsys.readouterr().err
+    rows = build(catalog={"sources": [source], "split": {"val": 0.0, "use_published": False}})
+    assert {row["split"] for row in rows} == {"train"}
+    assert "several splits" not in capsys.readouterr().err
 
 
 @given(st.text(), st.integers(), st.floats(0, 0.5), st.floats(0, 0.49))
