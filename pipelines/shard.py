@@ -148,12 +148,14 @@ class ShardWorker:
         try:
             with storage.local_copy(storage.below(work, clip["crop_path"]), scratch) as path:
                 frames = clips.read_frames(path, numbers)
-            arrays = clips.unpack_arrays(storage.read_bytes(storage.below(work, clip["path"])))
+            packed = storage.read_bytes(storage.below(work, clip["path"]))
         except FileNotFoundError as error:
             raise StopStage(
                 f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "
                 "folder: run the stages that made it again (`dvc repro -f crop landmarks`)"
             ) from None
+        try:
+            arrays = clips.unpack_arrays(packed)
         except ValueError as error:
             raise StopStage(
                 f"shard: {clip['key']}: {clip['path']} in the work folder: {error}; delete it and "

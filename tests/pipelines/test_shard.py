@@ -254,6 +254,14 @@ def test_a_clip_that_cannot_be_read_stops_the_stage(finished: Finished) -> None:
         build(params)
 
 
+def test_torn_landmarks_stop_the_stage_with_the_remedy(finished: Finished) -> None:
+    params = finished()
+    for path in Path(params.paths.work, "landmarks").rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(StopStage, match=r"shard: id.*npz in the work folder: .* delete it and run"):
+        build(params)
+
+
 def test_shards_in_an_object_store(finished: Finished) -> None:
     here = finished()
     local = build(here)
