@@ -246,9 +246,9 @@ def build(params: Params) -> Summary:
     for name, people in torn.items():
         if people:
             progress.complain(
-                f"catalog.sources.{name}: clips of {len(people)} people, {min(people)} among them, "
-                "are in several splits, as published; catalog.split.use_published: false keeps "
-                "people whole"
+                f"catalog.sources.{name}: the publisher put clips of one person into several "
+                f"splits (people: {len(people)}, such as {min(people)}); "
+                "catalog.split.use_published: false keeps people whole"
             )
     if idle := sorted(line for name, line in takedowns.lines.items() if name not in met):
         # By its line: the names of those who were taken out stay out of logs.

@@ -35,9 +35,9 @@ from training.evaluation.person import Kept, measure
 from training.evaluation.protocol import Protocol
 from training.evaluation.summary import Summary
 from training.grid import save_png
-from training.index import EmptySplit
+from training.index import EmptySplit, people_of
 from training.metrics import motion
-from training.run import shard_cache
+from training.run import SPLIT, shard_cache
 from training.shard_cache import localize
 from training.trained import Trained, default_model, device_named, find_model
 
@@ -107,7 +107,9 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     people = [part.person for part in protocol.parts]
     summary = Summary(people, records, instruments.framewise, list(instruments.networks), settings)
     folder = storage.join(params.paths.results, params.setting)
-    notes = list(table.notes(summary, instruments.absent, _warnings(params, model, index_sha256)))
+    known = people_of(local[0], SPLIT).intersection(people)
+    warnings = _warnings(params, model, index_sha256, sorted(known))
+    notes = list(table.notes(summary, instruments.absent, warnings))
     text = table.markdown(
         summary,
         _head(facts) | _neighbours(protocol, episodes),
@@ -211,7 +213,7 @@ def _neighbours(protocol: Protocol, episodes: Episodes) -> dict[str, str]:
     return {"jitter": f"over held-out neighbours, in their clip {gap:g} frames apart (median)"}
 
 
-def _warnings(params: Params, model: Trained, index_sha256: str) -> list[str]:
+def _warnings(params: Params, model: Trained, index_sha256: str, known: Sequence[str]) -> list[str]:
     """Where the people may not be new to the model."""
     if params.evaluate.split == "train":
         return ["Split train: the model was trained on these very people."]
@@ -220,6 +222,11 @@ def _warnings(params: Params, model: Trained, index_sha256: str) -> list[str]:
         return [
             "The model was trained on another state of a dataset than it is evaluated on: whether "
             "these people are new to it is not known."
+        ]
+    if known:  # where a published list puts a person's clips into several splits
+        return [
+            f"The model was trained on other clips of {len(known)} of these people: "
+            f"{', '.join(known)}."
         ]
     return []
 

@@ -34,6 +34,13 @@ class EmptySplit(NoVideos):
     """A split without anybody."""
 
 
+def people_of(path: str | Path, split: str) -> set[str]:
+    """Everybody in a split of an index, as source/person."""
+    table = pq.read_table(path, columns=VIDEO[:2], filters=[("split", "==", split)])
+    pairs = table.group_by(VIDEO[:2], use_threads=False).aggregate([]).to_pylist()
+    return {f"{pair['source']}/{pair['person']}" for pair in pairs}
+
+
 class VideoKey(NamedTuple):
     """What makes a video, and its row of W, its own."""
 

@@ -7,6 +7,7 @@ the rows.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -81,6 +82,12 @@ class Dataset:
     index_bytes: int
     splits: dict[str, Share] = field(default_factory=dict)
     tars: list[Tar] = field(default_factory=list)
+
+    @property
+    def torn(self) -> list[str]:
+        """People with clips in several splits, as their publisher has it."""
+        seen = Counter(person for share in self.splits.values() for person in share.people)
+        return sorted(person for person, splits in seen.items() if splits > 1)
 
     @property
     def total(self) -> Share:

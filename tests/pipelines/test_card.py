@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from card_run import SECRET, build_card, build_run, make_params, write
@@ -67,6 +68,21 @@ def test_card_tells_the_losses_and_no_secret(made):
     assert "2 annotated clips were taken out" in text
     for name in ("README.md", "croissant.json", "report.html"):
         assert SECRET not in (folder / name).read_text(), name
+
+
+def test_people_whom_the_publisher_tore_apart_are_counted(made, tmp_path):
+    _, folder = made
+    assert "All clips of a person are in the same split." in (folder / "README.md").read_text()
+    params = make_params(tmp_path)
+    build_run(params)
+    rows = pq.read_table(params.paths.manifest("shard")).to_pylist()
+    for row in rows:
+        if row["person"] == "id3":  # of test; id0 is of train
+            row["person"] = "id0"
+    write(params, "shard", rows, INDEX)
+    card.build(params)
+    text = Path(params.paths.cards, "small", "README.md").read_text()
+    assert "clips of the same person are in several of them. People: 1." in text
 
 
 def test_unknown_licences_are_spelled_out(tmp_path):

@@ -57,7 +57,7 @@ def test_people_whom_the_publisher_tore_apart_are_told(
     source = {"name": "vox", "reader": "voxceleb2"}
     rows = build(catalog={"sources": [source], "split": {"val": 0.0}})
     assert {row["split"] for row in rows} == {"train", "test"}
-    assert f"clips of 1 people, {PEOPLE[0]} among them, are in several" in capsys.readouterr().err
+    assert f"several splits (people: 1, such as {PEOPLE[0]})" in capsys.readouterr().err
     rows = build(catalog={"sources": [source], "split": {"val": 0.0, "use_published": False}})
     assert {row["split"] for row in rows} == {"train"}
     assert "several splits" not in capsys.readouterr().err

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from drawn_faces import copied, face, make_model, make_params, results, run
 from PIL import Image
 
-from pipelines import detectors
+from pipelines import detectors, storage
+from pipelines.schemas import INDEX
 from training import evaluate, trained
 from training.evaluation import person as person_module
 
@@ -137,8 +140,9 @@ def test_again_gives_the_same_bytes_and_a_stopped_run_goes_on(rig, tmp_path, mon
     monkeypatch.setattr(evaluate, "measure", counting)
     assert run(params) == 0
     assert len(done) == 2 and len(again) == 1 and not set(done) & set(again)
-    for name in ("frames.json", "table.md", "grid.png", "user_study.html"):
-        one, two = (f / "results" / "tiny" / name for f in (rig, folder))
+    made = ("frames.json", "table.md", "results.json", "grid.png", "user_study.html")
+    for name in (*(f"results/tiny/{name}" for name in made), "metrics/evaluate.json"):
+        one, two = (f / name for f in (rig, folder))
         assert one.read_bytes().replace(str(rig).encode(), b"") == two.read_bytes().replace(
             str(folder).encode(), b""
         ), name
@@ -169,6 +173,22 @@ def test_a_model_trained_for_ff_alone_is_not_fine_tuned(rig, tmp_path):
     assert "FT" not in found["self"]["T=1"] and "FF" in found["self"]["T=1"]
     assert "cross" not in found
     assert "One person only" in (folder / "results" / "tiny" / "table.md").read_text()
+
+
+def test_people_of_whom_the_model_has_seen_other_clips_are_named(rig, tmp_path):
+    folder = copied(rig, tmp_path)
+    rows = pq.read_table(rig / "index.parquet").to_pylist()
+    rows += [rows[0] | {"key": "id1_w_00001", "video": "w", "split": "train"}]
+    rows += [rows[0] | {"key": "id8_w_00001", "person": "id8", "video": "w", "split": "train"}]
+    (folder / "index.parquet").unlink()
+    pq.write_table(pa.Table.from_pylist(rows, INDEX), folder / "index.parquet")
+    index_sha256 = storage.sha256(folder / "index.parquet")
+    (folder / "models").unlink()
+    make_model(folder, variant="ff", dataset={"name": "toy", "index_sha256": index_sha256})
+    assert run(make_params(folder, shots=[1], people=2)) == 0
+    text = (folder / "results" / "tiny" / "table.md").read_text()
+    assert "trained on other clips of 1 of these people: vox/id1." in text
+    assert "another state of a dataset" not in text
 
 
 def test_named_networks_measure_under_their_names(rig, tmp_path, corpus):
