@@ -187,7 +187,8 @@ def finished(
             facts |= {"crop_boxes": [[0, 0, 50, 50]], "padding": 0.25, "source_sha256": "00"}
             facts |= {"source_width": 64, "source_height": 48, "source_fps": 25.0}
             status = "too_small" if n == 5 else "ok"
-            crops.append(same | facts | {"status": status, "path": f"crops/{row['key']}.mp4"})
+            made = {"path": f"crops/{row['key']}.mp4", "sha256": storage.sha256(clip)}
+            crops.append(same | facts | made | {"status": status})
             if status != "ok":
                 continue
             points = np.full((facts["frames"], 68, 2), n, np.float32)
