@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PARAMS ?= params.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help venv demo test test-slow lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+venv: $(STAMP) ## Make .venv and install into it
 
 demo: $(STAMP) ## Rebuild the embedded sample, train a tiny network on it, animate a photograph
 	$(BIN)/python -m pipelines.sample demo
