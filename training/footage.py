@@ -27,6 +27,7 @@ from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
 from pipelines.video.grid import container_start
 from pipelines.video.probe import MediaError, open_container, upright, video_stream
+from pipelines.video.stamps import frame_decoder
 from training.faces import MARGIN, STORED, SURE, Finder, Picture, Points, choose, face_box
 
 LOOKS = 5
@@ -242,11 +243,11 @@ def _stream(path: Path, container: Any) -> Any:
 
 def _decoded(container: Any, stream: Any) -> Iterator[VideoFrame]:
     """Frames in order; packets that do not decode are passed over, as a player does."""
-    packets = container.demux(stream)
+    packets, decode = container.demux(stream), frame_decoder(container)
     while True:
         try:
             packet = next(packets)
         except (StopIteration, FFmpegError):  # the end, or a container cut short
             return
         with suppress(FFmpegError):
-            yield from packet.decode()
+            yield from decode(packet)

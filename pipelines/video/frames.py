@@ -23,6 +23,7 @@ from pipelines.statuses import Status
 from pipelines.video.grid import GRID, container_start, slot_at
 from pipelines.video.keyframes import find_keyframe
 from pipelines.video.probe import MediaError, open_container, reason, upright, video_stream
+from pipelines.video.stamps import frame_decoder, tells_times
 
 SEEK_AHEAD = 8 * GRID
 """Slots that nobody wants for which a seek is tried. It never changes a byte of the clips."""
@@ -69,6 +70,8 @@ class FrameReader:
         first = self._peeked.frame
         self.rotation, self.width, self.height, self.sar = upright(first, self._stream)
         self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        if not tells_times(self._container):
+            self._seek_ahead = _NEVER
         # For 4:4:4 of old x264 the decoder must see the note in the first packet by which it
         # knows the encoder: entered anywhere else, all turns green.
         if self._stream.codec_context.name == "h264" and "444" in first.format.name:
@@ -93,6 +96,7 @@ class FrameReader:
         self._time_base: Fraction = self._stream.time_base
         self._start = container_start(self._container, self._time_base)
         self._packets = iter(self._container.demux(self._stream))
+        self._decode_packet = frame_decoder(self._container)
 
     def _start_over(self) -> None:
         """Decode from the start, and never seek again."""
@@ -155,7 +159,7 @@ class FrameReader:
 
     def _decode(self, packet: Packet[VideoStream]) -> Iterator[VideoFrame]:
         try:
-            frames = packet.decode()
+            frames = self._decode_packet(packet)
         except av.error.EOFError:
             return
         except FFmpegError as error:

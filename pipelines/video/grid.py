@@ -20,6 +20,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from pipelines.video.probe import open_container, video_stream
+from pipelines.video.stamps import packet_stamp
 
 GRID = 25
 """Frames a second of every clip, and slots a second of the time grid."""
@@ -68,7 +69,7 @@ class FrameTimes:
             start = container_start(container, base)
             try:
                 for packet in container.demux(stream):
-                    stamp = packet.pts if packet.pts is not None else packet.dts
+                    stamp = packet_stamp(container, packet)
                     if packet.size and stamp is not None and not packet.is_discard:
                         rows.append((stamp - start, packet.duration or 0, packet.is_keyframe))
             except FFmpegError:

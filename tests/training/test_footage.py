@@ -17,10 +17,12 @@ from training.footage import Film, fill, follow
 pytest.importorskip("mediapipe")
 
 
-def video(path: Path, times: list[int], rate: int = 25, shade: bool = True) -> Path:
+def video(
+    path: Path, times: list[int], rate: int = 25, shade: bool = True, b_frames: int = 0
+) -> Path:
     """Frames at those ticks of 1 / rate s; frame n is of brightness 10 n."""
     with av.open(str(path), "w") as file:
-        stream = file.add_stream("libx264", rate=rate, options={"crf": "10", "bf": "0"})
+        stream = file.add_stream("libx264", rate=rate, options={"crf": "10", "bf": str(b_frames)})
         stream.width = stream.height = 64
         stream.codec_context.time_base = Fraction(1, rate)
         for number, tick in enumerate(times):
@@ -57,6 +59,13 @@ def shades(path: Path) -> list[int]:
 def test_frames_of_a_constant_rate_are_given_once_each(tmp_path: Path) -> None:
     path = video(tmp_path / "a.mp4", list(range(12)))
     assert Film(path).fps == 25
+    assert shades(path) == list(range(12))
+
+
+def test_an_avi_with_b_frames_gives_every_frame_once_and_in_order(tmp_path: Path) -> None:
+    path = video(tmp_path / "a.avi", list(range(12)), b_frames=2)
+    with av.open(str(path)) as source:
+        assert source.streams.video[0].codec_context.has_b_frames
     assert shades(path) == list(range(12))
 
 

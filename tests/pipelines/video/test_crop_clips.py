@@ -57,8 +57,9 @@ def test_damage_gives_typed_results_and_nothing_else(sources, tmp_path):
     rng = random.Random(7)
     clips = [ClipSpec("a", 3, 20), ClipSpec("b", 20, 70), ClipSpec("n", 2, 20, fps=None)]
     allowed = {Status.OK, Status.DECODE_ERROR, Status.OUT_OF_RANGE}
-    for round_ in range(60):
-        name = rng.choice(["25.mp4", "30.mkv", "old.mpg", "stream.ts", "vp9.webm"])
+    names = ["25.mp4", "30.mkv", "old.mpg", "stream.ts", "vp9.webm", "h264.avi", "divx.avi"]
+    for round_ in range(84):
+        name = rng.choice(names)
         body = bytearray(sources[name].read_bytes())
         kind = round_ % 4
         if kind == 0:

@@ -72,7 +72,7 @@ def test_same_frames_as_the_fps_filter(sources, tmp_path, name):
     assert abs(len(theirs) - (slots[-1] - slots[0])) <= 1
 
 
-@pytest.mark.parametrize("name", ["25.mp4", "open.mp4", "stream.ts", "vfr.mp4"])
+@pytest.mark.parametrize("name", ["25.mp4", "open.mp4", "stream.ts", "vfr.mp4", "h264.avi"])
 def test_neighbours_and_seeks_leave_no_trace(sources, tmp_path, name, monkeypatch):
     clips = [c for c in some_clips(slots_of(sources[name])) if c.frames < 60]
     together = cut(sources[name], clips, tmp_path / "together")

@@ -42,7 +42,7 @@ def test_foreign_bodies_are_not_videos(tmp_path):
     assert verdict(path, (tmp_path / "sound.mp4").read_bytes()) == Status.NOT_A_VIDEO
 
 
-@pytest.mark.parametrize("name", ["25.mp4", "30.mkv", "vp9.webm"])
+@pytest.mark.parametrize("name", ["25.mp4", "30.mkv", "vp9.webm", "h264.avi"])
 def test_cut_bodies_are_truncated(sources, tmp_path, name):
     body = sources[name].read_bytes()
     assert verdict(tmp_path / name, body) == Status.OK

@@ -16,7 +16,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return Sources(tmp_path_factory.mktemp("sources"))
 
 
-@pytest.mark.parametrize("name", ["25.mp4", "30.mkv", "stream.ts", "old.mpg", "vp9.webm"])
+@pytest.mark.parametrize(
+    "name", ["25.mp4", "30.mkv", "stream.ts", "old.mpg", "vp9.webm", "h264.avi"]
+)
 def test_sound_stays_in_step_wherever_a_clip_starts(sources, tmp_path, name):
     with av.open(str(sources[name])) as container:
         stream = container.streams.audio[0]
