@@ -99,7 +99,7 @@ def _content_loss(model: Trained) -> nn.Module:
         raise UserError("this model was trained to be used as it is, not for ft: --variant ff")
     if not trained.get("content"):
         raise UserError("this model does not say what it was trained with: use --variant ff")
-    return setting.content_loss(trained["content"])
+    return setting.content_loss(trained["content"], "the model's setting")
 
 
 # --- frames ----------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def _content_loss(model: Trained) -> torch.nn.Module | None:
     trained = model.facts["setting"]
     if trained.get("meta", {}).get("variant", "ft") != "ft":
         return None
-    loss: torch.nn.Module = setting.content_loss(trained["content"])
+    loss: torch.nn.Module = setting.content_loss(trained["content"], "the model's setting")
     return loss.to(next(model.generator.parameters()).device)
 
 

@@ -146,8 +146,8 @@ def prepare(params: Params) -> Run:
         )
     settings.networks(setting, params.setting)
     settings.meta(setting, params.setting)
-    setting = settings.pinned(setting)
-    settings.content_loss(setting.content)
+    setting = settings.pinned(setting, params.setting)
+    settings.content_loss(setting.content, f"settings.{params.setting}")
     return plan(params, setting, storage.digest_bytes(data))
 
 

@@ -164,7 +164,7 @@ def _named(name: str, weights: Weights | None) -> Weights:
     weights = weights or (CAFFE_VGG19 if name == "vgg19" else None)
     if weights is None:
         raise BackboneUnavailable(
-            f"{name}: no weights named; give a path or URL and its sha256, or choose "
+            f"{name}: no weights named; give a url (with its sha256) or a path, or choose "
             "squeezenet, random or pixels as backbone"
         )
     return weights
@@ -227,7 +227,9 @@ def fetch(name: str, weights: Weights, cache: Path) -> Path:
     if re.match("[a-z0-9+]+://", weights.url) is None:
         path = Path(weights.url).expanduser()
         if not path.is_file():
-            raise BackboneUnavailable(f"{name}: no weights at {path}")
+            raise BackboneUnavailable(
+                f"{name}: no weights at {path}; put the file there, or correct its url"
+            )
         return _checked(name, path, sha)
     if not sha:
         raise BackboneUnavailable(f"{name}: {weights.url} needs a sha256 to be checked against")

@@ -32,33 +32,40 @@ def meta(setting: Setting, name: str = "NAME") -> MetaConfig:
         raise UserError(f"settings.{name}.meta: {error}") from None
 
 
-def pinned(setting: Setting) -> Setting:
+def pinned(setting: Setting, name: str = "NAME") -> Setting:
     """The setting with the whole sha256 of each content backbone's file, as it is here.
 
     So a run is named by the weights that it learns from, other nodes must have the same ones, and
     the model tells which they were. Raises StopStage where a file cannot be had.
     """
+    whose = f"settings.{name}"
     content = {
-        name: backbone.model_copy(update={"sha256": _available(perceptual.digest, name, backbone)})
-        for name, backbone in setting.content.items()
+        part: backbone.model_copy(
+            update={"sha256": _available(perceptual.digest, part, backbone, whose)}
+        )
+        for part, backbone in setting.content.items()
     }
     return setting.model_copy(update={"content": content})
 
 
-def content_loss(content: Mapping[Any, Backbone | Mapping[str, Any]]) -> ContentLoss:
+def content_loss(
+    content: Mapping[Any, Backbone | Mapping[str, Any]], whose: str = "settings.NAME"
+) -> ContentLoss:
     """Backbones by name with their weights, loaded. Raises StopStage where one cannot be had."""
     parts = []
     for name, given in content.items():
         backbone = given if isinstance(given, Backbone) else Backbone.model_validate(given)
         load = partial(perceptual.load, average_pool=backbone.average_pool)
-        parts.append((_available(load, name, backbone), backbone.weight))
+        parts.append((_available(load, name, backbone, whose), backbone.weight))
     return ContentLoss(*parts)
 
 
-def _available(get: Callable[[str, perceptual.Weights | None], T], name: str, of: Backbone) -> T:
+def _available(
+    get: Callable[[str, perceptual.Weights | None], T], name: str, of: Backbone, whose: str
+) -> T:
     """What `get` makes of a backbone's weights. Raises StopStage where they cannot be had."""
     weights = perceptual.Weights(of.url, of.sha256, of.rgb) if of.url else None
     try:
         return get(name, weights)
     except perceptual.BackboneUnavailable as error:
-        raise StopStage(f"content loss: {error}") from None
+        raise StopStage(f"{whose}: content.{error}") from None

@@ -120,7 +120,7 @@ class Worker:
         )
         learner = MetaLearner(
             source.videos,
-            settings.content_loss(run.setting.content),
+            settings.content_loss(run.setting.content, f"settings.{run.facts['setting_name']}"),
             settings.meta(run.setting),
             settings.networks(run.setting),
             device=self.device,

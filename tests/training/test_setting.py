@@ -75,8 +75,11 @@ def test_a_pinned_setting_names_the_weights_that_are_there(tmp_path: Path) -> No
 
 
 def test_missing_weights_stop_with_the_remedy() -> None:
-    with pytest.raises(StopStage, match="vggface: no weights named; give a path or URL"):
-        settings.content_loss({"vggface": Backbone(weight=1.0)})
+    with pytest.raises(StopStage, match=r"^settings.big: content.vggface: no weights named"):
+        settings.content_loss({"vggface": Backbone(weight=1.0)}, "settings.big")
+    gone = Setting(content={"squeezenet": Backbone(weight=1.0, url="gone.npz")})
+    with pytest.raises(StopStage, match=r"^settings.big: content.squeezenet: no weights at gone"):
+        settings.pinned(gone, "big")
 
 
 def test_a_setting_may_have_its_own_way_to_adapt() -> None:

@@ -6,6 +6,8 @@ for at 256 pixels or more, since detectors know no smaller faces.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +65,10 @@ class Instruments:
 
     def __init__(self, settings: Evaluate, device: torch.device) -> None:
         """Raises StopStage where named weights or the detector cannot be had."""
-        try:
-            where = "cpu" if settings.detector == "mediapipe" else str(device)
+        where = "cpu" if settings.detector == "mediapipe" else str(device)
+        with _named("detector"):
             self.detector = detectors.load(settings.detector, where)
+        with _named("identity"):
             self.identities = {
                 net.metric: net
                 for net in (
@@ -73,10 +76,12 @@ class Instruments:
                     for name, given in settings.identity.items()
                 )
             }
+        with _named("features"):
             self.networks: dict[str, nn.Module] = {
                 name: distribution.extractor(name, _weights(given) if given else None).to(device)
                 for name, given in settings.features.items()
             }
+        with _named("lpips"):
             self.distances = [
                 lpips.load(
                     name,
@@ -85,8 +90,6 @@ class Instruments:
                 ).to(device)
                 for name, given in settings.lpips.items()
             ]
-        except (perceptual.BackboneUnavailable, detectors.DetectorUnavailable) as error:
-            raise StopStage(f"evaluate: {error}") from None
         self.settings = settings
 
     # --- names -------------------------------------------------------------------------------
@@ -192,6 +195,17 @@ class Instruments:
         for name, embedding in others.embeddings.items():
             scores[name] = (embedding @ real.embeddings[name].mean(0)).astype(np.float64)
         return scores
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """What cannot be had stops the stage, by the key of params.yaml that asks for it."""
+    try:
+        yield
+    except perceptual.BackboneUnavailable as error:
+        raise StopStage(f"evaluate.{key}.{error}") from None
+    except detectors.DetectorUnavailable as error:
+        raise StopStage(f"evaluate.{key}: {error}") from None
 
 
 def _weights(given: Any) -> perceptual.Weights:

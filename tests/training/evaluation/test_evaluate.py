@@ -244,9 +244,24 @@ def broken(folder: Path, what: str) -> tuple[str, ...]:
         ("other device", {}, 2, "device abacus"),
         ("", {"split": "val"}, 2, "split 'val' holds nobody"),
         ("", {"holdout": 40}, 2, "nobody in split 'test'"),
-        ("", {"features": {"squeezenet": {"url": "none.npz"}}}, 1, "no weights at none.npz"),
-        ("", {"identity": {"arcface": {"url": "none.onnx"}}}, 1, "no weights at none.onnx"),
-        ("", {"lpips": {"alex": {"url": "none.pth"}}}, 1, "no weights at none.pth"),
+        (
+            "",
+            {"features": {"squeezenet": {"url": "none.npz"}}},
+            1,
+            "evaluate.features.squeezenet: no weights at none.npz",
+        ),
+        (
+            "",
+            {"identity": {"arcface": {"url": "none.onnx"}}},
+            1,
+            "evaluate.identity.arcface: no weights at none.onnx",
+        ),
+        (
+            "",
+            {"lpips": {"alex": {"url": "none.pth"}}},
+            1,
+            "evaluate.lpips.alex: no weights at none.pth",
+        ),
     ],
 )
 def test_what_is_missing_is_one_line(rig, tmp_path, capsys, monkeypatch, what, given, code, reason):
