@@ -122,6 +122,10 @@ class Source:
         return {"name": self.path.name, "sha256": self.sha256}
 
 
+Found = tuple[Source, Face | Footage, int]
+"""A file, the face or footage in it, and the number of a frame."""
+
+
 def collect(
     paths: Sequence[Path], finder: Finder, shots: int | None, side: int, which: int | None = None
 ) -> tuple[list[Face], list[Source]]:
@@ -130,7 +134,7 @@ def collect(
     shots: how many; None: all where there are only pictures, else `SHOTS` or what there is. In a
     folder, pictures without one face are passed over and counted. Raises UserError.
     """
-    found: list[tuple[Source, Face | Footage, int]] = []
+    found: list[Found] = []
     filmed = False
     if twice := [path for path, times in Counter(paths).items() if times > 1]:
         raise UserError(f"--frames names {twice[0]} twice: once is enough")
@@ -143,9 +147,10 @@ def collect(
             footage = follow(path, finder, side, which)
             filmed, source = True, Source.of(path)
             found += [(source, footage, number) for number in footage.found.nonzero()[0].tolist()]
+    found = _once(found)
     if shots is not None and shots > len(found):
         names = ", ".join(path.name for path in paths)
-        raise UserError(f"--shots {shots}: only {len(found)} frames show a face in {names}")
+        raise UserError(f"--shots {shots}: frames that show a face in {names}: {len(found)}")
     wanted = shots or (SHOTS if filmed else len(found))
     picked = [found[number] for number in even_numbers(len(found), wanted)]
     sources = list(dict.fromkeys(source for source, _, _ in picked))
@@ -160,6 +165,17 @@ def collect(
         cut = zip(numbers, footage.pictures(numbers), strict=True)
         faces += [Face(picture, footage.points[number]) for number, picture in cut]
     return faces, sources
+
+
+def _once(found: Sequence[Found]) -> list[Found]:
+    """Each file once, by whatever names it was given: a copy would only weigh twice."""
+    first: dict[str, Path] = {}
+    for source, _, _ in found:
+        first.setdefault(source.sha256, source.path)
+    copies = {source for source, _, _ in found if first[source.sha256] != source.path}
+    for copy in sorted(copies, key=lambda source: source.path):
+        progress.say(f"adapt: passed over {copy.path}: the same file as {first[copy.sha256]}")
+    return [frame for frame in found if frame[0] not in copies]
 
 
 def _folder(

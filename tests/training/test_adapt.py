@@ -119,7 +119,7 @@ def test_frames_are_spread_evenly_over_a_video(corpus: Path, finder: Finder) -> 
 
 
 def test_more_frames_than_a_video_has_is_one_line(corpus: Path, finder: Finder) -> None:
-    with pytest.raises(UserError, match=r"--shots 500: only 72 frames show a face in le4aQb"):
+    with pytest.raises(UserError, match=r"--shots 500: frames that show a face in le4aQb.*: 72"):
         adapt.collect([begins(corpus, VIDEO)], finder, 500, 256)
 
 
@@ -135,6 +135,22 @@ def test_a_folder_gives_what_it_has(
     assert "passed over 1 of 3 pictures; the last: " in capsys.readouterr().out
     found, _ = adapt.collect([tmp_path / "a.jpg", tmp_path / "b.jpg"], finder, 1, 256)
     assert len(found) == 1
+
+
+def test_a_file_counts_once_whatever_its_names(
+    corpus: Path, finder: Finder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    shutil.copy(corpus / MONA, folder / "a.jpg")
+    shutil.copy(corpus / MONA, folder / "b.jpg")
+    faces, sources = adapt.collect([corpus / MONA, folder], finder, None, 64)
+    assert len(faces) == 1 and [source.path for source in sources] == [corpus / MONA]
+    said = capsys.readouterr().out
+    for name in "ab":
+        assert f"passed over {folder}/{name}.jpg: the same file as {corpus / MONA}" in said
+    with pytest.raises(UserError, match=r"--shots 2: frames that .*: 1$"):
+        adapt.collect([corpus / MONA, folder], finder, 2, 64)
 
 
 def test_folders_that_will_not_do(tmp_path: Path, finder: Finder) -> None:
@@ -194,7 +210,7 @@ def test_mistakes_are_one_line_and_exit_2(
     for words, why in (
         (("--frames", tmp_path / "gone.mp4"), "gone.mp4"),
         (("--frames", corpus / MONA, "--shots", "0"), "--shots 0"),
-        (("--frames", corpus / MONA, "--shots", "2"), "only 1 frames show a face"),
+        (("--frames", corpus / MONA, "--shots", "2"), "frames that show a face in mona_lisa.jpg: 1"),
         (("--frames", corpus / MONA, "--model", tmp_path / "no.safetensors"), "no such model"),
         (("--frames", corpus / MONA, "--model", truncated), "damaged, cut short"),
         (("--frames", corpus / MONA, "--model", person), "is a person, not a model"),
