@@ -97,6 +97,9 @@ class ShardIndex:
         self.offsets = _numbers(pc.list_flatten(table["frame_offsets"]))
         self.sizes = _numbers(pc.list_flatten(table["frame_sizes"]))
         self._check(str(path), lengths)
+        # Sorting took several times what is kept, and every worker of a node would hold on to it.
+        del table
+        pa.default_memory_pool().release_unused()
 
     def _check(self, path: str, lengths: npt.NDArray[np.int64]) -> None:
         """Names are plain, spans lie inside their tar, every stored frame has its landmarks."""
