@@ -41,6 +41,7 @@ format: $(STAMP) ## Let ruff rewrite the code
 
 bench: $(STAMP) ## Run the benchmarks, each paired with its reference
 	$(BIN)/python -m benchmarks.catalog --sizes 10000,100000
+	$(BIN)/python -m benchmarks.scale --sizes 10000,100000
 	$(BIN)/python -m benchmarks.crop
 	$(BIN)/python -m benchmarks.landmarks
 

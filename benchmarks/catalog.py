@@ -1,12 +1,12 @@
-"""Speed and memory of the catalog, and of the item lists of the stages after it.
+"""Speed and memory of the catalog.
 
     python -m benchmarks.catalog [--sizes 10000,100000] [--frames 10] [--folder DIR]
 
 Writes a VoxCeleb2-like tree of real text files for each size (1,000,000 clips take 4 GB and a
 million inodes of DIR; all is deleted), then runs in a process of its own, so that peak memory
-is its own: the reader alone (the reference), the catalog stage, and the preparation of the
-download and crop stages. Rates count wall-clock seconds of the work, imports apart. At 10,000
-clips the tree is also tried with 200 frames a file, as published files have.
+is its own: the reader alone (the reference) and the catalog stage. Rates count wall-clock
+seconds of the work, imports apart. At 10,000 clips the tree is also tried with 200 frames a
+file, as published files have. `benchmarks.scale` measures the stages after it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 REALISTIC = (10_000, 200)
 CLIPS_A_VIDEO, VIDEOS_A_PERSON = 7, 24  # VoxCeleb2: 1,128,246 clips, 150,480 videos, 6,112 people
-STEPS = ("nothing", "reader", "catalog", "download", "crop")
+STEPS = ("nothing", "reader", "catalog")
 
 
 # --- the tree --------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def write_params(folder: Path) -> Path:
 
 def work_of(step: str, params_file: Path) -> Callable[[], object]:
     """Import what a step needs, and return the work itself."""
-    from pipelines import catalog, crop, download
+    from pipelines import catalog
     from pipelines.params import load
     from pipelines.sources import READERS
 
@@ -83,10 +83,6 @@ def work_of(step: str, params_file: Path) -> Callable[[], object]:
         return lambda: sum(1 for _ in READERS["voxceleb2"](root))
     if step == "catalog":
         return lambda: catalog.build(params)
-    if step == "download":
-        return lambda: download.prepare(params)
-    if step == "crop":
-        return lambda: crop.prepare(params)
     return lambda: None
 
 
@@ -101,26 +97,6 @@ def run_step(step: str, params_file: Path) -> None:
         "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     print(json.dumps(cost))
-
-
-def pretend_downloaded(params_file: Path) -> None:
-    """Write downloads.parquet as if every video had come."""
-    import pyarrow as pa
-
-    from pipelines.download import prepare
-    from pipelines.manifest import ManifestWriter
-    from pipelines.params import load
-    from pipelines.schemas import DOWNLOADS
-
-    params = load(params_file)
-    empty = dict.fromkeys(DOWNLOADS.names)
-    with ManifestWriter(params.paths.manifest("download"), DOWNLOADS) as writer:
-        rows = [
-            empty | {"source": "bench", "video": item.name, "status": "ok", "detail": ""}
-            | {"path": "videos/a.mp4", "sha256": item.fingerprint, "width": 640, "height": 360}
-            for item in prepare(params).items
-        ]  # fmt: skip
-        writer.write(pa.Table.from_pylist(rows, schema=DOWNLOADS))
 
 
 def child(step: str, params_file: Path) -> str:
@@ -141,8 +117,6 @@ def measure(folder: Path, clips: int, frames: int) -> None:
     written = time.monotonic() - started
     print(f"# {clips} files of {frames} frames written in {written:.0f} s", file=sys.stderr)
     for step in STEPS:
-        if step == "crop":
-            child("pretend", params)
         cost = json.loads(child(step, params))
         rate = f"{clips / cost['seconds']:,.0f}" if step != "nothing" else ""
         each = f"{1e6 * cost['cpu'] / clips:.0f}" if step != "nothing" else ""
@@ -164,8 +138,7 @@ def main() -> None:
     parser.add_argument("--step", nargs=2, metavar=("STEP", "PARAMS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        step, params = options.step
-        run_step(step, Path(params)) if step in STEPS else pretend_downloaded(Path(params))
+        run_step(options.step[0], Path(options.step[1]))
         return
     sizes = [(int(size), options.frames) for size in options.sizes.split(",")]
     print("| clips x frames | step | clips/s | CPU s | CPU us a clip | peak MiB |")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -62,43 +64,33 @@ class ShardIndex:
         Videos stand in order of (source, person, video), which is also the order of W's rows;
         a dropped video has none, and `dropped` counts them.
         """
-        try:
-            table = pq.read_table(path, columns=COLUMNS, filters=[("split", "==", split)])
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path}: not a readable index ({reason}); make it anew") from error
-        if missing := set(COLUMNS) - set(table.column_names):
-            raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
-        if not len(table):
-            raise EmptySplit(f"{path}: split {split!r} holds nobody: see `catalog.split`")
-        table, self.dropped = _long_enough(table, frames, few_frames)
-        if not len(table):
+        columns = _Columns(path, split)
+        names, lengths, self.dropped = _long_enough(columns, frames, few_frames)
+        if not len(names):
             raise NoVideos(
                 f"{path}: no video of split {split!r} has the {frames} frames of K = {frames - 1} "
                 "source frames and a target: take a smaller K"
             )
 
-        starts = np.flatnonzero(_begins_video(table))
-        names = table.select(VIDEO).take(pa.array(starts)).to_pydict()
-        self.videos = [VideoKey(*name) for name in zip(*names.values(), strict=True)]
-        self.first_clip = np.append(starts, len(table))  # V + 1
-        self.keys = table["key"].combine_chunks()
-        shards = table["shard"].combine_chunks().dictionary_encode()
+        starts = np.flatnonzero(_begins_video(names))
+        videos = names.select(VIDEO).take(pa.array(starts)).to_pydict()
+        self.videos = [VideoKey(*name) for name in zip(*videos.values(), strict=True)]
+        self.first_clip = np.append(starts, len(names))  # V + 1
+        self.keys = names["key"].combine_chunks()
+        shards = columns["shard"].dictionary_encode()
         self.shards: list[str] = shards.dictionary.to_pylist()
         self.shard_of: npt.NDArray[np.int32] = shards.indices.to_numpy()  # C, as the next three
-        self.rows = _numbers(table["frames"])
-        self.landmarks_offset = _numbers(table["landmarks_offset"])
-        self.landmarks_size = _numbers(table["landmarks_size"])
+        self.rows = _numbers(columns["frames"])
+        self.landmarks_offset = _numbers(columns["landmarks_offset"])
+        self.landmarks_size = _numbers(columns["landmarks_size"])
         self.bytes = np.zeros(len(self.shards), np.int64)
-        self.bytes[self.shard_of] = _numbers(table["shard_bytes"])
-        lengths = _numbers(pc.list_value_length(table["frame_numbers"]))
+        self.bytes[self.shard_of] = _numbers(columns["shard_bytes"])
         self.first_frame = np.append(0, np.cumsum(lengths, dtype=np.int64))  # C + 1
-        self.numbers = _numbers(pc.list_flatten(table["frame_numbers"]))  # F, as the next two
-        self.offsets = _numbers(pc.list_flatten(table["frame_offsets"]))
-        self.sizes = _numbers(pc.list_flatten(table["frame_sizes"]))
+        self.numbers = _numbers(columns["frame_numbers"].flatten())  # F, as the next two
+        self.offsets = _numbers(columns["frame_offsets"].flatten())
+        self.sizes = _numbers(columns["frame_sizes"].flatten())
         self._check(str(path), lengths)
-        # Sorting took several times what is kept, and every worker of a node would hold on to it.
-        del table
+        # Reading took more than is kept, and every worker of a node would hold on to it.
         pa.default_memory_pool().release_unused()
 
     def _check(self, path: str, lengths: npt.NDArray[np.int64]) -> None:
@@ -127,6 +119,44 @@ class ShardIndex:
         return bisect_right(self.first_frame, frame) - 1
 
 
+class _Columns:
+    """Columns of a split's clips, sorted by name, read one by one: all at once take gigabytes."""
+
+    def __init__(self, path: str | Path, split: str) -> None:
+        """Raises ValueError for what is no index, EmptySplit where the split holds nobody."""
+        self._path = path
+        with self._readable():
+            self._file = pq.ParquetFile(path)
+        if missing := {*COLUMNS, "split"} - set(self._file.schema_arrow.names):
+            raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
+        with self._readable():
+            inside = pc.equal(self._file.read(["split"])["split"], split)
+            rows = np.flatnonzero(inside.to_numpy())
+            if not len(rows):
+                raise EmptySplit(f"{path}: split {split!r} holds nobody: see `catalog.split`")
+            names = self._file.read([*VIDEO, "key"]).take(pa.array(rows))
+        order = pc.sort_indices(names, [(name, "ascending") for name in names.column_names])
+        self.names, self._rows = names.take(order), rows[order.to_numpy()]
+
+    def __getitem__(self, name: str) -> pa.Array:
+        with self._readable():
+            return self._file.read([name])[name].take(pa.array(self._rows)).combine_chunks()
+
+    def keep(self, wanted: npt.NDArray[np.bool_]) -> None:
+        """Go on with some of the clips."""
+        self.names, self._rows = self.names.filter(pa.array(wanted)), self._rows[wanted]
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self._path}: not a readable index ({reason}); make it anew"
+            ) from error
+
+
 def _outside(offsets: Any, sizes: Any, limits: Any) -> npt.NDArray[np.bool_]:
     """Which spans are not within [0, limit); written so that no sum can overflow."""
     inside = (offsets >= 0) & (offsets <= limits)
@@ -144,28 +174,32 @@ def _begins_video(table: pa.Table) -> npt.NDArray[np.bool_]:
     return begins
 
 
-def _long_enough(table: pa.Table, frames: int, few_frames: FewFrames) -> tuple[pa.Table, int]:
-    """The clips, sorted, of videos that store `frames` frames, and how many videos do not."""
+def _long_enough(
+    columns: _Columns, frames: int, few_frames: FewFrames
+) -> tuple[pa.Table, npt.NDArray[np.int64], int]:
+    """Names and stored frames of the clips of videos that store `frames` frames in all; and how
+    many videos do not."""
     if few_frames not in ("error", "drop"):
         raise ValueError(f"few_frames is {few_frames!r}; it must be error or drop")
-    table = table.sort_by([(name, "ascending") for name in [*VIDEO, "key"]])
-    lengths = _numbers(pc.list_value_length(table["frame_numbers"]))
-    video_of = np.cumsum(_begins_video(table)) - 1
+    names = columns.names
+    lengths = _numbers(pc.list_value_length(columns["frame_numbers"])).astype(np.int64)
+    video_of = np.cumsum(_begins_video(names)) - 1
     totals = np.bincount(video_of, lengths).astype(np.int64)
     short = totals < frames
     if few_frames == "error" and short.any():
         first = int(np.flatnonzero(short)[0])
-        clip = table.select(VIDEO).slice(int(np.searchsorted(video_of, first)), 1)
+        clip = names.select(VIDEO).slice(int(np.searchsorted(video_of, first)), 1)
         name = VideoKey(**clip.to_pylist()[0])
         others = f" (and {short.sum() - 1} videos more)" if short.sum() > 1 else ""
         raise ValueError(
             f"video {name} has {totals[first]} stored frames{others}, but K = {frames - 1} source "
             f"frames and a target need {frames}: take a smaller K, or few_frames='drop'"
         )
-    return table.filter(pa.array(~short[video_of] & (lengths > 0))), int(short.sum())
+    wanted = ~short[video_of] & (lengths > 0)
+    columns.keep(wanted)
+    return columns.names, lengths[wanted], int(short.sum())
 
 
-def _numbers(column: Any) -> Any:
+def _numbers(column: pa.Array) -> Any:
     """A column of numbers as one array."""
-    chunks = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return chunks.to_numpy(zero_copy_only=False)
+    return column.to_numpy(zero_copy_only=False)

@@ -24,6 +24,7 @@ from pipelines.schemas import CATALOG
 def _load(name: str) -> ModuleType:
     """A module of the tests next door."""
     path = Path(__file__).parents[1] / name
+    sys.path.insert(0, str(path.parent))  # where it finds its own helpers
     spec = spec_from_file_location(f"security_{path.parent.name}_{path.stem}", path)
     assert spec and spec.loader
     module = module_from_spec(spec)

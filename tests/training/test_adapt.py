@@ -210,7 +210,10 @@ def test_mistakes_are_one_line_and_exit_2(
     for words, why in (
         (("--frames", tmp_path / "gone.mp4"), "gone.mp4"),
         (("--frames", corpus / MONA, "--shots", "0"), "--shots 0"),
-        (("--frames", corpus / MONA, "--shots", "2"), "frames that show a face in mona_lisa.jpg: 1"),
+        (
+            ("--frames", corpus / MONA, "--shots", "2"),
+            "frames that show a face in mona_lisa.jpg: 1",
+        ),
         (("--frames", corpus / MONA, "--model", tmp_path / "no.safetensors"), "no such model"),
         (("--frames", corpus / MONA, "--model", truncated), "damaged, cut short"),
         (("--frames", corpus / MONA, "--model", person), "is a person, not a model"),
