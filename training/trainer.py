@@ -7,7 +7,7 @@ same place and end together, so that none waits for ever in a collective operati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from pipelines import storage
 from pipelines.errors import FATAL_ERRNOS, StopStage, UserError
 from training import setting as settings
-from training import trained
+from training import tensor_file, trained
 from training.batches import Indexed, Streamed, episodes_of
 from training.checkpoint import Checkpoints, Loaded
 from training.episodes import collate
@@ -96,10 +96,7 @@ class Worker:
             if last or stepped.step % run.checkpoint_every == 0:
                 self._save(prepared, history)
                 history.clear()
-        if self.rank == 0 and (learner.step_count > done or not storage.exists(run.model)):
-            trained.save_model(
-                run.model, learner, _facts(run, prepared) | {"step": learner.step_count}
-            )
+        self._leave_model(prepared)
 
     def _prepare(self) -> _Prepared:
         run = self.run
@@ -183,6 +180,8 @@ class Worker:
                 f"{str(error).splitlines()[0]} Raise meta.accumulate of the setting, which changes "
                 "no gradient, or lower its batch"
             )
+            if self.world > 1:  # the others wait for its gradients, not for its word
+                raise StopStage(trouble) from None
         self.agree(trouble)
         values = torch.tensor(list(losses.values()), dtype=torch.float64, device=self.device)
         self.reducer.mean_([values])
@@ -190,24 +189,40 @@ class Worker:
         return Stepped(learner.step_count, means)
 
     def _save(self, prepared: _Prepared, history: Sequence[Stepped]) -> None:
+        learner, checkpoints = prepared.learner, prepared.checkpoints
+
+        def save() -> None:
+            state = {"learner": learner.state_dict(), "source": prepared.source.state()}
+            steps = [[stepped.step, stepped.losses] for stepped in history]
+            facts = _facts(self.run, prepared) | {"history": steps}
+            checkpoints.save(learner.step_count, state, facts)
+            self.report(Saved(learner.step_count))
+
+        self._write(save, f"{checkpoints.folder}: no checkpoint")
+
+    def _leave_model(self, prepared: _Prepared) -> None:
+        """The finished model, unless it is there: of this step, not of fewer epochs."""
+        run, learner = self.run, prepared.learner
+        facts = _facts(run, prepared) | {"step": learner.step_count}
+
+        def save() -> None:
+            if not _is_left(run, facts):
+                trained.save_model(run.model, learner, facts)
+
+        self._write(save, f"{run.model}: no model")
+
+    def _write(self, save: Callable[[], None], what: str) -> None:
+        """Let the first worker save; all end where the disk does not take it."""
         trouble = None
         if self.rank == 0:
-            state = {"learner": prepared.learner.state_dict(), "source": prepared.source.state()}
-            steps = [[stepped.step, stepped.losses] for stepped in history]
             try:
-                prepared.checkpoints.save(
-                    prepared.learner.step_count,
-                    state,
-                    _facts(self.run, prepared) | {"history": steps},
-                )
-                self.report(Saved(prepared.learner.step_count))
+                save()
             except OSError as error:
                 if error.errno not in FATAL_ERRNOS and "o space" not in str(error):
                     raise
                 trouble = (
-                    f"{prepared.checkpoints.folder}: no checkpoint could be saved "
-                    f"({error.strerror or error}); the ones before are kept: make room, then run "
-                    "the same command to go on"
+                    f"{what} could be saved ({error.strerror or error}); the checkpoints before "
+                    "are kept: make room, then run the same command to go on"
                 )
         self.agree(trouble)
 
@@ -261,6 +276,19 @@ def _facts(run: Run, prepared: _Prepared) -> dict[str, Any]:
     dataset = run.facts["dataset"] | {"videos": prepared.source.videos}
     shown = prepared.learner.step_count * run.setting.batch
     return run.facts | {"dataset": dataset, "epoch": shown // prepared.source.videos}
+
+
+def _is_left(run: Run, facts: dict[str, Any]) -> bool:
+    """Does the model of these steps, named as it is asked for now, lie in the run's folder?"""
+    if not storage.exists(run.model):
+        return False
+    with storage.scratch_folder(run.cache) as scratch:
+        try:
+            with storage.local_copy(run.model, scratch) as path:
+                _, found = tensor_file.read_facts(path, [trained.MODEL])
+        except tensor_file.DamagedFile:
+            return False
+    return all(found.get(name) == facts[name] for name in ("step", "setting"))
 
 
 def _resume(

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny_run import STEPS, damage_a_picture, losses, params_of, run_of, trained_events
+from tiny_run import STEPS, Killed, damage_a_picture, losses, params_of, run_of, trained_events
 from tiny_shards import MakeShards, Shards
 
-from pipelines.errors import UserError
+from pipelines.errors import StopStage, UserError
 from pipelines.schemas import INDEX
+from training import trained
 from training.events import Started, Stopped
-from training.meta import MetaLearner
+from training.meta import MetaLearner, Reducer
 from training.meta_train import prepare
 
 
@@ -149,3 +151,64 @@ def test_a_full_gpu_stops_and_says_what_to_do(
     assert isinstance(stopped, Stopped)
     assert stopped.why.startswith("CUDA out of memory. Tried to allocate 2 GiB. Raise meta.accum")
     assert "\n" not in stopped.why
+
+
+def test_one_of_several_gpus_that_is_full_ends_its_worker(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not speak: the others stand in the exchange of gradients."""
+
+    class Apart(Reducer):
+        said: ClassVar[list[float]] = []
+
+        def mean_(self, tensors: Sequence[torch.Tensor]) -> None:
+            self.said.extend(tensor.sum().item() for tensor in tensors)
+
+    def step(learner: MetaLearner, batch: object) -> dict[str, float]:
+        Apart.said.clear()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSee more")
+
+    monkeypatch.setattr(MetaLearner, "step", step)
+    with pytest.raises(StopStage, match=r"Tried to allocate 2 GiB\. Raise meta\.accumulate"):
+        trained_events(run_of(shards), world=2, rank=1, reducer=Apart())
+    assert Apart.said == []
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_model_that_could_not_be_saved_is_never_taken_for_the_older_one(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """The last checkpoint is there, the model beside it is that of fewer epochs."""
+    run = run_of(shards, epochs=2)
+    trained_events(run)
+    longer = run_of(shards, epochs=4)
+    assert longer.model == run.model
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device") if full else Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trained, "save_model", fails)
+        if full:
+            stopped = trained_events(longer)[-1]
+            assert isinstance(stopped, Stopped) and not stopped.mistake
+            assert f"{run.model}: no model could be saved (No space left" in stopped.why
+        else:
+            with pytest.raises(Killed):
+                trained_events(longer)
+    assert trained.load_model(run.model).facts["step"] == 5
+    events = trained_events(longer)
+    assert isinstance(events[0], Started) and events[0].step == 10, "nothing is left to train"
+    assert trained.load_model(run.model).facts["step"] == 10
+
+
+def test_a_damaged_model_is_made_again_and_a_new_name_reaches_it(shards: Shards) -> None:
+    run = run_of(shards)
+    trained_events(run)
+    whole = Path(run.model).read_bytes()
+    Path(run.model).write_bytes(whole[:1000])
+    trained_events(run)
+    assert Path(run.model).read_bytes() == whole
+    renamed = run_of(shards, about="another name")
+    trained_events(renamed)
+    assert trained.load_model(renamed.model).facts["setting"]["about"] == "another name"
