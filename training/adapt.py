@@ -145,6 +145,8 @@ def collect(
             found.append((Source.of(path), from_picture(path, finder, side, which), 0))
         else:
             footage = follow(path, finder, side, which)
+            for remark in footage.remarks():
+                progress.complain(f"adapt: {remark}")
             filmed, source = True, Source.of(path)
             found += [(source, footage, number) for number in footage.found.nonzero()[0].tolist()]
     found = _once(found)

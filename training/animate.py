@@ -37,11 +37,8 @@ def animate(job: Job, footage: Footage, output: str) -> str:
     """Write what a driver makes of the portraits; returns what to say. Raises UserError."""
     scene, settings = job.scene, job.settings
     count = len(footage.points)
-    if footage.missing:
-        progress.say(
-            f"animate: {footage.missing} of {count} frames of {footage.path.name} show no face; "
-            "the motion is carried over them"
-        )
+    for remark in footage.remarks():
+        progress.complain(f"animate: {remark}")
     moved = [
         smooth(
             retarget(footage.points, subject.face.points, job.motion),

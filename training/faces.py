@@ -158,6 +158,21 @@ def face_box(points: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.concatenate([centre - side / 2, side, side], axis=-1)
 
 
+def found_again(faces: Sequence[Points], box: npt.NDArray[Any]) -> Points | None:
+    """Of several faces the one that was in a box (4,) before, or None where it is none of them.
+
+    It has moved by a side of the box at most and is half to twice as large: anything else is
+    somebody else, who is not followed.
+    """
+    middle, side = box[:2] + box[2:] / 2, float(box[2])
+    for points in sorted(faces, key=lambda p: float(np.linalg.norm(p.mean(0) - middle))):
+        if np.linalg.norm(points.mean(0) - middle) > side:
+            return None
+        if 0.5 <= face_box(points)[2] / side <= 2:
+            return points
+    return None
+
+
 def choose(faces: Sequence[Points], which: int | None, path: Path, option: str) -> Points:
     """The one face, or number `which` from the left. Raises UserError with what there is."""
     if not faces:

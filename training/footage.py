@@ -25,10 +25,21 @@ from pipelines.detectors.base import share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
-from pipelines.video.grid import container_start
-from pipelines.video.probe import MediaError, open_container, upright, video_stream
+from pipelines.video.grid import FrameTimes, container_start
+from pipelines.video.probe import MediaError, mean_rate, open_container, upright, video_stream
+from pipelines.video.scenes import picture_means, scene_score
 from pipelines.video.stamps import frame_decoder
-from training.faces import MARGIN, STORED, SURE, Finder, Picture, Points, choose, face_box
+from training.faces import (
+    MARGIN,
+    STORED,
+    SURE,
+    Finder,
+    Picture,
+    Points,
+    choose,
+    face_box,
+    found_again,
+)
 
 LOOKS = 5
 """Times a second that a video is searched for where the face is."""
@@ -38,6 +49,8 @@ SMOOTH = 0.4
 """Seconds over which boxes are smoothed: the dataset's."""
 LONGEST_HOLD = 60
 """Seconds for which one frame may stand. More is a damaged timestamp."""
+CUT = 0.55
+"""Scene score above which a clip looks cut: the dataset's own."""
 CHUNK = 1000
 """Frames in memory at once."""
 
@@ -59,11 +72,18 @@ class Footage:
     """(n, 68, 2) pixels of the crop; where no face was found, between their neighbours'."""
     found: npt.NDArray[np.bool_]
     """(n,)."""
+    cut: int | None = None
+    """The frame at which the scene seems to change."""
 
-    @property
-    def missing(self) -> int:
-        """Frames without a face."""
-        return int((~self.found).sum())
+    def remarks(self) -> list[str]:
+        """What people should know of it, a line each."""
+        said, name = [], self.path.name
+        if missing := int((~self.found).sum()):
+            said.append(f"{missing} of {len(self.found)} frames of {name} do not show this face")
+        if self.cut is not None:
+            at = float(self.cut / self.fps)
+            said.append(f"{name} looks cut at {at:.1f} s: is it the same person from there on?")
+        return said
 
     def pictures(self, numbers: Iterable[int] | None = None) -> Iterator[Picture]:
         """The crops (side, side, 3), decoded anew; only those numbers, in order, where given."""
@@ -81,8 +101,7 @@ class Film:
         self.path = path
         with _opened(path) as container:
             stream = _stream(path, container)
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            self.fps = Fraction(rate).limit_denominator(1001)
+            self.fps = _mean_rate(path, stream).limit_denominator(1001)
             seconds = (container.duration or 0) / av.time_base
             self.about = round(seconds * self.fps) or None
             """Frames, by what the header says of the length."""
@@ -154,7 +173,7 @@ def follow(
     crop = geometry.still(smooth, MARGIN, film.sar)
 
     boxes = geometry.into_crop(faces, crop, side)
-    points, found = [], []
+    points, found, means = [], [], []
     pictures = film.crops(crop, side)
     at = 0
     with progress.simple("follow", "frames", film.about) as advance:
@@ -165,12 +184,25 @@ def follow(
             marks = finder.detect(np.stack(chunk), near).points
             found.append(share_inside(marks, near) >= SURE)
             points.append(marks)
+            means += [picture_means(picture[..., 1]) for picture in chunk]
             at += len(chunk)
             advance(len(chunk))
     seen = np.concatenate(found)
     if not seen.any():
         raise UserError(f"{path}: no face found in the video; give one that shows a face")
-    return Footage(path, film.fps, side, crop, fill(np.concatenate(points), seen), seen)
+    score, frame = scene_score(np.stack(means))
+    cut = frame if score > CUT else None
+    return Footage(path, film.fps, side, crop, fill(np.concatenate(points), seen), seen, cut)
+
+
+def _mean_rate(path: Path, stream: Any) -> Fraction:
+    """Frames a second: the container's word, else counted, as in a browser's recordings."""
+    rate = mean_rate(stream)
+    if rate is None:
+        seconds = FrameTimes.of(path).seconds
+        lasts = seconds[-1] - seconds[0] if len(seconds) else 0
+        rate = Fraction((len(seconds) - 1) / lasts) if lasts else None
+    return Fraction(rate or 25)
 
 
 def _shown(film: Film) -> Iterator[tuple[int, Picture]]:
@@ -193,14 +225,12 @@ def _track(
         points = finder.near(view, boxes[-1]) if boxes else None
         if points is None:
             faces = finder.all(view)
-            if not faces:
-                continue
-            last = boxes[-1][:2] + boxes[-1][2:] / 2 if boxes else None
-            points = (
-                choose(faces, which, film.path, option)
-                if last is None
-                else min(faces, key=lambda p: float(np.linalg.norm(p.mean(0) - last)))
-            )
+            if boxes:
+                points = found_again(faces, boxes[-1])
+            elif faces:
+                points = choose(faces, which, film.path, option)
+        if points is None:
+            continue
         numbers.append(number)
         boxes.append(face_box(points))
     if not boxes:

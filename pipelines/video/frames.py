@@ -22,7 +22,14 @@ from av.video.stream import VideoStream
 from pipelines.statuses import Status
 from pipelines.video.grid import GRID, container_start, slot_at
 from pipelines.video.keyframes import find_keyframe
-from pipelines.video.probe import MediaError, open_container, reason, upright, video_stream
+from pipelines.video.probe import (
+    MediaError,
+    mean_rate,
+    open_container,
+    reason,
+    upright,
+    video_stream,
+)
 from pipelines.video.stamps import frame_decoder, tells_times
 
 SEEK_AHEAD = 8 * GRID
@@ -69,7 +76,7 @@ class FrameReader:
             raise MediaError(Status.CORRUPT, self.damage or "no frame decodes")
         first = self._peeked.frame
         self.rotation, self.width, self.height, self.sar = upright(first, self._stream)
-        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        self.fps = float(mean_rate(self._stream) or 0)
         if not tells_times(self._container):
             self._seek_ahead = _NEVER
         # For 4:4:4 of old x264 the decoder must see the note in the first packet by which it

@@ -31,6 +31,7 @@ _FORMATS = (
 )
 _LONGEST = 7 * 24 * 3600  # seconds; a header that says more is wrong
 _LARGEST = 16384  # pixels a side
+_FASTEST = 240  # frames a second; more is a clock's tick that is given for want of a rate
 MOST_PIXELS = 2**26
 """Of a picture, 8192 x 8192. A file of a few kilobytes may claim more, and cost gigabytes."""
 OPEN_OPTIONS = {
@@ -102,7 +103,7 @@ def probe(path: str | Path, deep: bool = False) -> Probe:
             codec=stream.codec_context.name,
             width=width,
             height=height,
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            fps=float(mean_rate(stream) or 0),
             seconds=_seconds(container, stream),
             has_audio=bool(container.streams.audio),
             rotation=rotation,
@@ -179,6 +180,12 @@ def upright(frame: VideoFrame, stream: VideoStream) -> tuple[int, int, int, Frac
     if rotation % 180:
         return rotation, frame.height, frame.width, 1 / sar
     return rotation, frame.width, frame.height, sar
+
+
+def mean_rate(stream: VideoStream) -> Fraction | None:
+    """Frames a second, where the container tells."""
+    rate = stream.average_rate or stream.guessed_rate
+    return rate if rate and 0 < rate <= _FASTEST else None
 
 
 def reason(error: BaseException) -> str:

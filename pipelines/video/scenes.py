@@ -18,9 +18,15 @@ def block_means(picture: VideoFrame) -> BlockMeans:
     """The brightness of a square planar picture, from about 64 x 64 of its pixels."""
     plane = picture.planes[0]
     luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    step = max(1, picture.height // 64)
-    side = min(picture.height, picture.width) // step // 16 * 16
-    sample = luma[step // 2 :: step, step // 2 : picture.width : step][:side, :side]
+    return picture_means(luma[: picture.height, : picture.width])
+
+
+def picture_means(luma: NDArray[np.uint8]) -> BlockMeans:
+    """The same of brightness alone, (height, width)."""
+    height, width = luma.shape
+    step = max(1, height // 64)
+    side = min(height, width) // step // 16 * 16
+    sample = luma[step // 2 :: step, step // 2 :: step][:side, :side]
     block = side // 16
     total = sample.reshape(16, block, 16, block).sum(axis=(1, 3), dtype=np.uint32)
     means: BlockMeans = total.ravel().astype(np.float32) / block**2

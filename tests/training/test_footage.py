@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -11,7 +12,7 @@ from tiny_model import MONA, SHORT, begins
 
 from pipelines.errors import UserError
 from training import footage
-from training.faces import Finder, face_box
+from training.faces import Finder, face_box, found_again
 from training.footage import Film, fill, follow
 
 pytest.importorskip("mediapipe")
@@ -80,6 +81,31 @@ def test_a_stream_without_timestamps_gives_every_frame(tmp_path: Path) -> None:
     assert shades == sorted(shades)
 
 
+def test_a_recording_without_a_rate_has_that_of_its_frames(tmp_path: Path) -> None:
+    """As browsers write them: stamps in milliseconds, and no word of a rate."""
+    path = tmp_path / "camera.webm"
+    stamps = np.cumsum([0, *np.random.default_rng(0).integers(20, 48, 59)])
+    with av.open(str(path), "w", options={"live": "1"}) as file:
+        stream = file.add_stream("libvpx", rate=1000, options={"deadline": "realtime"})
+        stream.width = stream.height = 64
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, stamp in enumerate(stamps.tolist()):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * number, np.uint8), "rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    body = bytearray(path.read_bytes())
+    at = body.find(b"\x23\xe3\x83")  # DefaultDuration becomes padding
+    length = body[at + 3] & 0x7F
+    body[at : at + 4 + length] = bytes([0xEC, 0x80 | (2 + length)]) + bytes(2 + length)
+    path.write_bytes(body)
+    with av.open(str(path)) as file:
+        assert not file.streams.video[0].average_rate
+    film = Film(path)
+    assert float(film.fps) == pytest.approx(59 / (stamps[-1] / 1000), rel=1e-3)
+    assert len(list(film)) == 60
+
+
 def test_gaps_and_crowds_of_timestamps_keep_to_the_clock(tmp_path: Path) -> None:
     # 6 frames over 0.25 s of a clock of 100: a mean rate near 24 with a hole in it.
     path = video(tmp_path / "a.mp4", [0, 4, 8, 9, 20, 24], rate=100)
@@ -129,7 +155,7 @@ def test_a_video_is_followed_in_one_square(corpus: Path, finder: Finder) -> None
     with av.open(str(begins(corpus, SHORT))) as file:
         count = sum(1 for _ in file.decode(video=0))
     assert found.points.shape == (count, 68, 2) and found.fps == 30
-    assert found.missing == 0 and found.found.all()
+    assert found.found.all() and found.remarks() == []
     assert found.crop.boxes.shape == (1, 4)
     middle = np.median(found.points, axis=(0, 1)) / 256
     assert 0.45 < middle[0] < 0.55 and 0.5 < middle[1] < 0.62
@@ -139,6 +165,58 @@ def test_a_video_is_followed_in_one_square(corpus: Path, finder: Finder) -> None
     again = finder.near(pictures[1], face_box(found.points[7]))
     assert again is not None
     np.testing.assert_allclose(again, found.points[7], atol=6)
+
+
+def side_by_side(path: Path, left: list[np.ndarray], right: list[np.ndarray]) -> Path:
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30, options={"crf": "18", "preset": "veryfast"})
+        stream.height, stream.width = len(left[0]), left[0].shape[1] + right[0].shape[1]
+        for one, two in zip(left, right, strict=True):
+            picture = np.concatenate([one, two], axis=1)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        file.mux(stream.encode(None))
+    return path
+
+
+def squares(path: Path, count: int) -> list[np.ndarray]:
+    """The first frames of a clip, 320 x 320."""
+    with av.open(str(path)) as file:
+        frames = islice(file.decode(video=0), count)
+        return [frame.reformat(320, 320, "rgb24").to_ndarray() for frame in frames]
+
+
+def test_nobody_else_is_followed_when_a_face_leaves(
+    corpus: Path, finder: Finder, tmp_path: Path
+) -> None:
+    first, second = sorted((corpus / "voxceleb2_mp4").rglob("*.mp4"))[:60:59]
+    left, right = squares(first, 40), squares(second, 40)
+    gone = left[:20] + [np.full_like(left[0], 90)] * 20
+    path = side_by_side(tmp_path / "leaves.mp4", gone, right)
+    found = follow(path, finder, which=1)
+    assert found.found[:20].all() and not found.found[25:].any()
+    corner, side = found.crop.boxes[0, :2], found.crop.size
+    assert corner[0] + max(side) / 2 < 320, "around the one on the left"
+    (said,) = found.remarks()
+    assert "of 40 frames of leaves.mp4 do not show this face" in said
+
+
+def test_a_cut_to_somebody_else_is_told(corpus: Path, finder: Finder, tmp_path: Path) -> None:
+    first, second = sorted((corpus / "voxceleb2_mp4").rglob("*.mp4"))[:60:59]
+    pictures = squares(first, 30) + squares(second, 30)
+    blank = [np.zeros((320, 2, 3), np.uint8)] * 60
+    found = follow(side_by_side(tmp_path / "cut.mp4", pictures, blank), finder)
+    assert found.cut == 30
+    assert "cut.mp4 looks cut at 1.0 s: is it the same person from there on?" in found.remarks()
+
+
+def test_a_face_is_found_again_where_it_may_have_gone() -> None:
+    oval = np.random.default_rng(0).uniform(-50, 50, (68, 2))
+    box = face_box(oval + 300)
+    near, far, small, large = oval + 340, oval + 300 + 2 * box[2], 0.3 * oval + 300, 3 * oval + 300
+    assert found_again([far, near], box) is near
+    assert found_again([small, near], box) is near, "not the poster behind"
+    for faces in ([], [far], [small], [large]):
+        assert found_again(faces, box) is None
 
 
 def test_two_people_in_a_driver_must_be_chosen_from(corpus: Path, finder: Finder) -> None:
