@@ -28,7 +28,7 @@ from pipelines.video.encode import CropFilter
 from pipelines.video.grid import FrameTimes, container_start
 from pipelines.video.probe import MediaError, mean_rate, open_container, upright, video_stream
 from pipelines.video.scenes import picture_means, scene_score
-from pipelines.video.stamps import frame_decoder
+from pipelines.video.stamps import frame_decoder, stamped_as_decoded
 from training.faces import (
     MARGIN,
     STORED,
@@ -101,6 +101,7 @@ class Film:
         self.path = path
         with _opened(path) as container:
             stream = _stream(path, container)
+            self._as_decoded = stamped_as_decoded(path)
             self.fps = _mean_rate(path, stream).limit_denominator(1001)
             seconds = (container.duration or 0) / av.time_base
             self.about = round(seconds * self.fps) or None
@@ -119,7 +120,7 @@ class Film:
             start = container_start(container, base)
             held: VideoFrame | None = None
             at = 0
-            for frame in _decoded(container, stream):
+            for frame in _decoded(container, stream, self._as_decoded):
                 # A stream without timestamps has one frame a slot.
                 slot = at if held is None else at + 1
                 if frame.pts is not None:
@@ -271,9 +272,9 @@ def _stream(path: Path, container: Any) -> Any:
         raise UserError(f"{path}: not a video ({error.detail})") from None
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[VideoFrame]:
+def _decoded(container: Any, stream: Any, as_decoded: bool) -> Iterator[VideoFrame]:
     """Frames in order; packets that do not decode are passed over, as a player does."""
-    packets, decode = container.demux(stream), frame_decoder(container)
+    packets, decode = container.demux(stream), frame_decoder(container, as_decoded)
     while True:
         try:
             packet = next(packets)

@@ -30,7 +30,7 @@ from pipelines.video.probe import (
     upright,
     video_stream,
 )
-from pipelines.video.stamps import frame_decoder, tells_times
+from pipelines.video.stamps import frame_decoder, stamped_as_decoded
 
 SEEK_AHEAD = 8 * GRID
 """Slots that nobody wants for which a seek is tried. It never changes a byte of the clips."""
@@ -68,6 +68,7 @@ class FrameReader:
         """What the decoder last said, until a keyframe came."""
         self._seek_ahead = SEEK_AHEAD
         self._tried = _BEFORE_ALL
+        self._as_decoded = stamped_as_decoded(self.path)
         self._open()
         self._shown = self._assign_slots()
         self._peeked = next(self._shown, None)
@@ -77,7 +78,9 @@ class FrameReader:
         first = self._peeked.frame
         self.rotation, self.width, self.height, self.sar = upright(first, self._stream)
         self.fps = float(mean_rate(self._stream) or 0)
-        if not tells_times(self._container):
+        # A program stream stamps some of its pictures only, so that what libav makes of the others
+        # depends on where it began.
+        if self._as_decoded or self._container.format.name == "mpeg":
             self._seek_ahead = _NEVER
         # For 4:4:4 of old x264 the decoder must see the note in the first packet by which it
         # knows the encoder: entered anywhere else, all turns green.
@@ -103,7 +106,7 @@ class FrameReader:
         self._time_base: Fraction = self._stream.time_base
         self._start = container_start(self._container, self._time_base)
         self._packets = iter(self._container.demux(self._stream))
-        self._decode_packet = frame_decoder(self._container)
+        self._decode_packet = frame_decoder(self._container, self._as_decoded)
 
     def _start_over(self) -> None:
         """Decode from the start, and never seek again."""

@@ -62,6 +62,7 @@ class FrameTimes:
         Raises MediaError where the video does not open, OSError where it cannot be read.
         """
         rows: list[tuple[int, int, bool]] = []
+        counted: list[tuple[int, int, bool]] = []
         with open_container(path) as container:
             stream = video_stream(container)
             assert stream.time_base is not None
@@ -70,11 +71,14 @@ class FrameTimes:
             try:
                 for packet in container.demux(stream):
                     stamp = packet_stamp(container, packet)
-                    if packet.size and stamp is not None and not packet.is_discard:
-                        rows.append((stamp - start, packet.duration or 0, packet.is_keyframe))
+                    if packet.size and not packet.is_discard:
+                        lasts, key = packet.duration or 0, packet.is_keyframe
+                        counted.append((len(counted) * lasts, lasts, key))
+                        if stamp is not None:
+                            rows.append((stamp - start, lasts, key))
             except FFmpegError:
                 pass
-        rows.sort()
+        rows = sorted(rows) or counted  # a bare stream has no stamps at all
         end = rows[-1][0] + rows[-1][1] if rows else 0
         slots = [slot_at(ticks, base) for ticks in (*(row[0] for row in rows), end)]
         return FrameTimes(

@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from videos import (
@@ -72,7 +73,9 @@ def test_same_frames_as_the_fps_filter(sources, tmp_path, name):
     assert abs(len(theirs) - (slots[-1] - slots[0])) <= 1
 
 
-@pytest.mark.parametrize("name", ["25.mp4", "open.mp4", "stream.ts", "vfr.mp4", "h264.avi"])
+@pytest.mark.parametrize(
+    "name", ["25.mp4", "open.mp4", "stream.ts", "vfr.mp4", "h264.avi", "old.mpg"]
+)
 def test_neighbours_and_seeks_leave_no_trace(sources, tmp_path, name, monkeypatch):
     clips = [c for c in some_clips(slots_of(sources[name])) if c.frames < 60]
     together = cut(sources[name], clips, tmp_path / "together")
@@ -81,6 +84,36 @@ def test_neighbours_and_seeks_leave_no_trace(sources, tmp_path, name, monkeypatc
         for clip in clips:
             alone = cut(sources[name], [clip], tmp_path / folder)[clip.key]
             assert alone.path.read_bytes() == together[clip.key].path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_times_of_decoding_are_not_taken_for_times_of_showing(sources, tmp_path, suffix):
+    """As careless muxers leave them, and copies of what lay in an AVI."""
+    path = tmp_path / f"careless{suffix}"
+    with av.open(str(sources["25.mp4"])) as old, av.open(str(path), "w") as new:
+        pictures = old.streams.video[0]
+        copy = new.add_stream_from_template(pictures)
+        packets = [packet for packet in old.demux(pictures) if packet.size]
+        begin = packets[0].dts
+        for packet in packets:
+            packet.pts = packet.dts = packet.dts - begin
+            packet.stream = copy
+            new.mux(packet)
+    clips = [ClipSpec("time", 30, 60), ClipSpec("number", 30, 60, fps=None)]
+    for result in cut(path, clips, tmp_path).values():
+        assert read(result.path)[0] == list(range(30, 90))
+
+
+def test_a_bare_stream_is_counted(sources, tmp_path):
+    path = tmp_path / "bare.h264"
+    with av.open(str(sources["25.mp4"])) as old:
+        bare = av.BitStreamFilterContext("h264_mp4toannexb", old.streams.video[0])
+        packets = [p for packet in old.demux(video=0) for p in bare.filter(packet)]
+        path.write_bytes(b"".join(bytes(packet) for packet in packets))
+    clips = [ClipSpec("number", 30, 60, fps=None), ClipSpec("all", 0, None)]
+    results = cut(path, clips, tmp_path)
+    assert read(results["number"].path)[0] == list(range(30, 90))
+    assert read(results["all"].path)[0] == list(range(125))
 
 
 @pytest.mark.parametrize("miss", [Keyframe(101, 100), Keyframe(10**6, 10**6), Keyframe(120, 118)])
