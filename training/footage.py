@@ -109,7 +109,7 @@ class Film:
             first = next(iter(self), None)
             if first is None:
                 raise UserError(f"{path}: no frame of this video decodes")
-            self.rotation, self.width, self.height, sar = upright(first, stream)
+            self.turn, self.width, self.height, sar = upright(first, stream)
             self.sar = float(sar)
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -142,7 +142,7 @@ class Film:
         for frame in self:
             if cutter is None or not cutter.fits(frame):
                 size = (self.width, self.height)
-                cutter = CropFilter(frame, self.rotation, size, crop, side)
+                cutter = CropFilter(frame, self.turn, size, crop, side)
             picture: Picture = cutter.cut(frame, 0).to_ndarray(format="rgb24")  # type: ignore[assignment]
             yield picture
 

@@ -121,7 +121,7 @@ class ClipCutter:
             source = self._source
             self._filter = CropFilter(
                 frame,
-                source.rotation,
+                source.turn,
                 (source.width, source.height),
                 self._crop,
                 self.settings.size,

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 
 from pipelines.video.boxes import Crop
 from pipelines.video.grid import GRID
+from pipelines.video.probe import Turn
 from pipelines.video.sound import Samples
 from pipelines.video.types import CropSettings
 
@@ -37,19 +38,20 @@ class CropFilter:
     """A filter graph: turn upright, pad, crop, scale. Only what a clip needs of these."""
 
     def __init__(
-        self, frame: VideoFrame, rotation: int, picture: tuple[int, int], crop: Crop, size: int
+        self, frame: VideoFrame, turn: Turn, picture: tuple[int, int], crop: Crop, size: int
     ) -> None:
         """For frames like `frame`.
 
-        `picture` is width and height of the video turned upright by `rotation` degrees
-        clockwise, in which the crop's boxes lie; the clip is `size` x `size` pixels.
+        `picture` is width and height of the video made upright by `turn`, in which the crop's
+        boxes lie; the clip is `size` x `size` pixels.
         """
         self._kind = _describe(frame)
         self._places = crop.boxes[:, :2]
         self._row = 0
-        steps = list(_TURNS[rotation])
-        turned = rotation % 180 != 0
-        if ((frame.height, frame.width) if turned else (frame.width, frame.height)) != picture:
+        steps: list[Filter] = [("vflip", None)] if turn.mirrored else []
+        steps += _TURNS[turn.degrees]
+        shown = (frame.height, frame.width) if turn.sideways else (frame.width, frame.height)
+        if shown != picture:
             steps.append(("scale", f"{picture[0]}:{picture[1]}"))  # the size changed midway
         width, height = crop.size
         left, top, right, bottom = crop.overhang(*picture)

@@ -54,8 +54,8 @@ class FrameReader:
     """Reads a video's frames in the order of their slots; skips what nobody wants.
 
     Raises MediaError where the video does not open or no frame decodes, OSError where it cannot
-    be read. `width`, `height` (pixels) and `sar` are of the upright picture, `rotation` is
-    degrees clockwise, `fps` the mean rate or 0.
+    be read. `width`, `height` (pixels) and `sar` are of the picture made upright by
+    `turn`, `fps` is the mean rate or 0.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -76,7 +76,7 @@ class FrameReader:
             self.close()
             raise MediaError(Status.CORRUPT, self.damage or "no frame decodes")
         first = self._peeked.frame
-        self.rotation, self.width, self.height, self.sar = upright(first, self._stream)
+        self.turn, self.width, self.height, self.sar = upright(first, self._stream)
         self.fps = float(mean_rate(self._stream) or 0)
         # A program stream stamps some of its pictures only, so that what libav makes of the others
         # depends on where it began.

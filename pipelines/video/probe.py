@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
@@ -98,7 +99,7 @@ def probe(path: str | Path, deep: bool = False) -> Probe:
             raise MediaError(Status.TRUNCATED, missing)
     with open_container(path) as container:
         stream = video_stream(container)
-        rotation, width, height, sar = upright(first_frame(container, stream), stream)
+        turn, width, height, sar = upright(first_frame(container, stream), stream)
         result = Probe(
             codec=stream.codec_context.name,
             width=width,
@@ -106,7 +107,7 @@ def probe(path: str | Path, deep: bool = False) -> Probe:
             fps=float(mean_rate(stream) or 0),
             seconds=_seconds(container, stream),
             has_audio=bool(container.streams.audio),
-            rotation=rotation,
+            rotation=turn.degrees,
             sar=sar,
         )
         _check_end(container, deep)
@@ -171,15 +172,39 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
     raise MediaError(Status.CORRUPT, failure)
 
 
-def upright(frame: VideoFrame, stream: VideoStream) -> tuple[int, int, int, Fraction]:
-    """Rotation (degrees clockwise), width, height and pixel aspect once shown upright."""
-    rotation = round(-frame.rotation / 90) * 90 % 360
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What makes a stored picture upright: upside down first where it is mirrored, then turned."""
+
+    degrees: int
+    """Clockwise: 0, 90, 180 or 270."""
+    mirrored: bool = False
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> Turn:
+        """By the frame's display matrix, as players show it."""
+        degrees = round(-frame.rotation / 90) * 90 % 360
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return cls(degrees)
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(float)
+        return cls(degrees, bool(a * d < b * c))
+
+    @property
+    def sideways(self) -> bool:
+        """Do width and height change places?"""
+        return self.degrees % 180 != 0
+
+
+def upright(frame: VideoFrame, stream: VideoStream) -> tuple[Turn, int, int, Fraction]:
+    """The turn, and width, height and pixel aspect once shown upright."""
+    turn = Turn.of(frame)
     sar = stream.sample_aspect_ratio or Fraction(1)
     if not Fraction(1, 16) <= sar <= 16:
         sar = Fraction(1)
-    if rotation % 180:
-        return rotation, frame.height, frame.width, 1 / sar
-    return rotation, frame.width, frame.height, sar
+    if turn.sideways:
+        return turn, frame.height, frame.width, 1 / sar
+    return turn, frame.width, frame.height, sar
 
 
 def mean_rate(stream: VideoStream) -> Fraction | None:

@@ -1,5 +1,6 @@
 """What is cut is what is recorded: tiles found again in padded, turned, tracked pictures."""
 
+import struct
 import subprocess
 from fractions import Fraction
 
@@ -125,3 +126,28 @@ def test_rotated_videos_are_cut_upright(tmp_path, turn):
         for number, frame in enumerate(container.decode(video=0)):
             wanted = upright(number)[:64, :64].astype(float)
             assert np.abs(frame.to_ndarray()[:SIDE] - wanted).mean() < 25
+
+
+@pytest.mark.parametrize(
+    ("matrix", "undo"),
+    [
+        ((-1, 0, 0, 1), lambda shown: shown[:, ::-1]),  # mirrored, as selfies are
+        ((1, 0, 0, -1), lambda shown: shown[::-1]),
+        ((0, 1, 1, 0), lambda shown: shown.T),
+    ],
+)
+def test_mirrored_videos_are_cut_as_players_show_them(tmp_path, matrix, undo):
+    """(a, b, c, d) of the track header: (x, y) is shown at (ax + cy, bx + dy)."""
+    source = write(
+        tmp_path / "s.mp4",
+        list(range(30)),
+        Fraction(1, 25),
+        draw=lambda n: np.ascontiguousarray(undo(picture(n))),
+    )
+    body = bytearray(source.read_bytes())
+    at = body.find(b"tkhd") + 44
+    a, b, c, d = (65536 * value for value in matrix)
+    body[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    source.write_bytes(body)
+    result = cut(source, [ClipSpec("a", 0, 30)], tmp_path)["a"]
+    assert read(result.path)[0] == list(range(30))
