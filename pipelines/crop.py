@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import engine, manifest, storage
-from pipelines.download import video_name
+from pipelines.download import ours, video_name
 from pipelines.errors import StopStage, clean_detail
 from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
@@ -37,7 +37,8 @@ CLIP_COLUMNS = [
     *("first_frame", "frames", "fps", "segment_start", "boxes", "box_height", "crop_ready"),
     *("url", "media"),
 ]
-VIDEO_COLUMNS = ["source", "video", "status", "detail", "path", "sha256", "width", "height", "fps"]
+VIDEO_COLUMNS = ["source", "video", "status", "detail", "path", "sha256", "bytes"]
+VIDEO_COLUMNS += ["width", "height", "fps"]
 Row = dict[str, Any]
 
 
@@ -89,10 +90,13 @@ class CropWorker:
                 continue
             try:
                 with storage.local_copy(path, scratch) as local:
+                    if group[0]["media"] is None and local.stat().st_size != video["bytes"]:
+                        raise FileNotFoundError  # what lies there now is another file
                     rows |= self._cut(item, local, video, group, scratch)
             except FileNotFoundError:
                 for clip in group:
-                    words = f"{Path(path).name} is recorded but gone: run the download again"
+                    words = f"{Path(path).name} is not the file that was recorded, or gone: "
+                    words += "run `python -m pipelines.download` again"
                     known = {"source_sha256": video["sha256"]}
                     rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, words, **known)
         return _table([rows[_clip_id(clip)] for clip in clips])
@@ -116,9 +120,8 @@ class CropWorker:
             yield None, video, clips
         else:
             # A mirror's path is as params.yaml wrote it; ours is relative to the work folder.
-            inside = video["path"].startswith("videos/")
-            here = storage.below(paths.work, video["path"]) if inside else video["path"]
-            yield here, video, clips
+            path = video["path"]
+            yield storage.below(paths.work, path) if ours(path) else path, video, clips
 
     def _cut(
         self, item: Item, path: Path, video: Row, clips: list[Row], scratch: Path

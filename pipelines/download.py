@@ -191,12 +191,29 @@ def _row(video: Row, status: Status, detail: str, **values: object) -> pa.Table:
     return pa.Table.from_pylist([row | values], schema=DOWNLOADS)
 
 
-def _sizes(params: Params, wanted: list[tuple[int, Row]]) -> Iterator[object]:
-    """Ready crops may be replaced on disk: their sizes tell without reading them."""
+def _stamps(params: Params, wanted: list[tuple[int, Row]]) -> Iterator[object]:
+    """Ready crops may be replaced on disk: sizes and times tell without reading them."""
     for _, row in wanted:
         if row["media"]:
             url = storage.join(params.catalog.metadata, row["media"])
-            yield row["media"], storage.size(url) if storage.exists(url) else None
+            yield row["media"], storage.stamp(url) if storage.exists(url) else None
+
+
+def _mirror_has_it(rows: pa.Table) -> bool:
+    """Whether a video that is read in place, in a mirror's folder, is still what it was."""
+    for row in rows.to_pylist():
+        if row["path"] and not ours(row["path"]):
+            try:
+                if storage.size(row["path"]) != row["bytes"]:
+                    return False
+            except OSError:
+                return False
+    return True
+
+
+def ours(path: str) -> bool:
+    """Does a row's file lie in the work folder, and not in a mirror's?"""
+    return path.startswith("videos/")
 
 
 def prepare(params: Params) -> Job:
@@ -228,7 +245,7 @@ def prepare(params: Params) -> Job:
             fetch.site_url(row["video"], row["url"], settings),
             settings.format,
             settings.max_height,
-            *_sizes(params, wanted),
+            *_stamps(params, wanted),
         )
         items[name] = Item(name, fingerprint, first, stop, 1)
     return Job(
@@ -241,6 +258,7 @@ def prepare(params: Params) -> Job:
         unit="videos",
         max_failed=settings.max_failed,
         always_retry=frozenset({Status.DEFERRED}),
+        is_done=_mirror_has_it,
     )
 
 

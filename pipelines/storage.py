@@ -95,6 +95,17 @@ def size(url: str) -> int:
         return int(fs.size(path))
 
 
+def stamp(url: str) -> tuple[int, int]:
+    """Bytes of a file, and on this machine when it was last written, in ns: has it been replaced?
+
+    Raises FileNotFoundError.
+    """
+    if is_local(url):
+        found = local_path(url).stat()
+        return found.st_size, found.st_mtime_ns
+    return size(url), 0
+
+
 def names(url: str) -> list[str]:
     """Sorted names of the files directly in a folder; empty when the folder is missing."""
     if is_local(url):

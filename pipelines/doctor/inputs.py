@@ -23,7 +23,7 @@ from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
 from pipelines.errors import UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.site.fetch import head, mirror_urls
+from pipelines.site.fetch import head, mirror_folder, mirror_urls
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
@@ -163,8 +163,8 @@ def mirror(params: Params) -> Verdicts:
         yield ok("mirror", "none: every video is asked for at the site")
         return
     shown = redact(own.mirror)
-    if storage.is_local(own.mirror) and "{" not in own.mirror:
-        folder = storage.local_path(own.mirror)
+    if storage.is_local(own.mirror) and "{env:" not in own.mirror:
+        folder = mirror_folder(own.mirror)
         if not folder.is_dir():
             yield fail("mirror", f"{shown}: no such folder", "mount it, or mend download.mirror")
             return

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.errors import FATAL_ERRNOS, UserError, clean_detail
+from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail
 from pipelines.params.dataset import Download
 from pipelines.site.fetch_errors import TOO_LARGE, TOO_LONG, FetchError, from_yt_dlp
 from pipelines.statuses import Status
@@ -49,12 +49,21 @@ def mirror_urls(mirror: str, video: str, extensions: tuple[str, ...]) -> list[st
     return list(dict.fromkeys(urls))
 
 
+def mirror_folder(mirror: str) -> Path:
+    """The folder of a local mirror below which all its videos lie."""
+    fixed, template, _ = mirror.partition("{video_id}")
+    return storage.local_path(fixed + "x").parent if template else storage.local_path(mirror)
+
+
 def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
     """The video from the mirror, or None when the mirror does not hold it.
 
-    Raises FetchError when the mirror holds it but cannot give it.
+    Raises FetchError when the mirror holds it but cannot give it, StopStage where the mirror's
+    folder is not there: every video would be asked of the site.
     """
     assert settings.mirror is not None
+    if storage.is_local(settings.mirror) and not (root := mirror_folder(settings.mirror)).is_dir():
+        raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
     for url in mirror_urls(settings.mirror, video, settings.extensions):
         if url.startswith(("http://", "https://")):
             if _answers(url, settings.timeout):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from small_site import Run, at, closed_port, hits
 
+from pipelines import storage
+from pipelines.errors import StopStage
 from pipelines.sample.server import SampleServer
 
 pytestmark = pytest.mark.usefixtures("without_beam", "own_temporary_folder")
@@ -93,3 +95,32 @@ def test_a_mirror_that_is_down_leads_to_the_site(
     rows = run(["aaa", "bbb"], url=at(site), mirror=f"http://127.0.0.1:{closed_port()}")
     assert rows["aaa"]["status"] == "ok"
     assert "; mirror: network: mirror: " in rows["bbb"]["detail"]
+
+
+def test_a_mirror_that_moved_or_was_mended_is_read_anew(
+    run: Run, tmp_path: Path, whole_video: Path, make_video: Callable[..., Path]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    for video in ("aaa", "bbb"):
+        shutil.copyfile(whole_video, old / f"{video}.mp4")
+    before = run(["aaa", "bbb"], mirror=str(old))
+    old.rename(new)
+    moved = run(["aaa", "bbb"], mirror=str(new))
+    assert moved["aaa"]["path"] == str(new / "aaa.mp4")
+    assert moved["aaa"]["sha256"] == before["aaa"]["sha256"]
+    make_video(new / "aaa.mp4", frames=30, side=128, seed=1)
+    mended = run(["aaa", "bbb"], mirror=str(new))
+    assert mended["aaa"]["sha256"] == storage.sha256(new / "aaa.mp4") != moved["aaa"]["sha256"]
+    assert mended["bbb"] == moved["bbb"]
+
+
+@pytest.mark.parametrize("template", ["", "/{video_id}.mp4"])
+def test_a_mirror_folder_that_is_not_there_asks_nothing_of_the_site(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, template: str
+) -> None:
+    """A disk that is not mounted, or a mistyped key."""
+    site = serve("aaa")
+    with pytest.raises(StopStage, match=r"download.mirror: .*mirorr: no such folder; mount it"):
+        run(["aaa"], url=at(site), mirror=str(tmp_path / "mirorr") + template)
+    assert hits(site, "aaa") == 0
