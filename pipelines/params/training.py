@@ -126,8 +126,8 @@ class Ray(Model):
     """Processes of each worker that decode pictures and draw landmarks."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Lost workers and nodes that a run survives; -1: any number."""
-    checkpoint_every: Positive = 1000
-    """Steps."""
+    checkpoint_every: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Steps. The losses between two checkpoints lie in the later one's header, which is small."""
     keep: Annotated[int, Field(ge=2)] = 3
     """Newest checkpoints kept: two at least, since the newest may turn out damaged."""
     grid_every: Positive = 1000
