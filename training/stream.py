@@ -1,18 +1,21 @@
 # mypy: allow-subclassing-any
 """Episodes from a plain `webdataset` stream: for object stores, where random access costs.
 
-Every tar is read from its beginning to its end; the clips of a video, which lie in one tar, are
-gathered, its frames are drawn as `training.episodes` draws them, and only these are kept, in a
-buffer that shuffles videos. So an episode has the same content as by random access; the order
-of episodes is another one, and depends on the numbers of ranks and workers. There is no place
-inside an epoch to resume from: start again at an epoch.
+Every tar is opened where it lies, by the clients that everything of ours uses, and read from its
+beginning to its end; the clips of a video, which lie in one tar, are gathered, its frames are
+drawn as `training.episodes` draws them, and only these are kept, in a buffer that shuffles
+videos. So an episode has the same content as by random access; the order of episodes is another
+one, and depends on the numbers of ranks and workers. There is no place inside an epoch to resume
+from: start again at an epoch.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import random
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count, groupby
 from pathlib import Path
@@ -22,7 +25,10 @@ import numpy as np
 import torch
 import webdataset as wds
 from torch.utils.data import DataLoader, IterableDataset
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from pipelines import storage
+from pipelines.errors import UserError
 from training.episodes import Episode, Points, Shown, compose, draw, parse_points, stack, unstack
 from training.index import FewFrames, ShardIndex
 from training.meta import EpisodeBatch
@@ -34,8 +40,8 @@ Sample = dict[str, Any]
 class EpisodeStream(IterableDataset):
     """Episodes of this rank's and worker's tars, epoch after epoch.
 
-    shards: a folder or URL that webdataset opens, with train/, val/ and test/ below it, or a
-    pattern with {} for `train/NAME.tar`, as "pipe:aws s3 cp s3://bucket/shards/{} -".
+    shards: a folder or URL, with train/, val/ and test/ below it, or a pattern with {} for
+    `train/NAME.tar`, as "pipe:aws s3 cp s3://bucket/shards/{} -": a command for webdataset to run.
     epoch: the first one; epochs: how many, None: without end, which is what several ranks need:
     their tars hold unequal numbers of videos. buffer: videos to shuffle among.
     """
@@ -92,7 +98,8 @@ class EpisodeStream(IterableDataset):
         return iter(
             wds.DataPipeline(
                 wds.SimpleShardList(mine),
-                wds.tarfile_to_samples(),
+                _members,
+                group_by_keys,
                 lambda samples: self._drawn(samples, mine, epoch),
                 wds.shuffle(self.buffer, initial=self.buffer, rng=rng),
                 wds.map(lambda drawn: compose(drawn[0], self.size, drawn[1])),
@@ -103,7 +110,7 @@ class EpisodeStream(IterableDataset):
         self, samples: Iterator[Sample], urls: list[str], epoch: int
     ) -> Iterator[tuple[list[Shown], int]]:
         """What each video of these tars shows, undecoded, and its row."""
-        tars = groupby(_named(samples), key=lambda sample: sample["__url__"])
+        tars = groupby(samples, key=lambda sample: sample["__url__"])
         seen = set()
         for url, clips in tars:
             seen.add(url)
@@ -165,14 +172,30 @@ class EpisodeStream(IterableDataset):
         return shown
 
 
-def _named(samples: Iterator[Sample]) -> Iterator[Sample]:
-    """The samples; what goes wrong with a tar names it."""
-    try:
-        yield from samples
-    except (tarfile.TarError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error.args[0]
-        url = error.args[-1]  # webdataset appends it
-        raise ValueError(f"{url} cannot be read to its end: {reason}") from error
+def _members(tars: Iterable[Sample]) -> Iterator[Sample]:
+    """Every member of each tar, as webdataset reads them; what goes wrong with a tar names it."""
+    for url in (tar["url"] for tar in tars):
+        try:
+            with _opened(url) as stream:
+                yield from tar_file_expander([{"url": url, "stream": stream}])
+        except UserError as error:  # no client for such a URL: says which
+            raise ValueError(str(error)) from None
+        except Exception as error:  # every object store's client has errors of its own
+            raise ValueError(f"{url} cannot be read to its end: {_reason(error)}") from error
+
+
+def _opened(url: str) -> AbstractContextManager[Any]:
+    if url.startswith("pipe:"):
+        return nullcontext(wds.gopen(url))  # ends its command itself, when it is let go
+    return storage.open_read(url)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):  # an object store's has other words, or none
+        return os.strerror(errno.ENOENT)
+    said = getattr(error, "strerror", None) or next(iter(error.args), None)
+    words = said if isinstance(said, str) else type(error).__name__
+    return " ".join(words.split(" @ <")[0].split())  # webdataset appends what it reads from
 
 
 def stream_loader(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from test_episodes import same
 from tiny_shards import MakeShards, Shards
 
+from pipelines import storage
 from pipelines.shard import TarWriter
 from training.stream import EpisodeStream, stream_loader
 
@@ -133,3 +135,68 @@ def test_a_video_in_two_shards_is_refused(shards: Shards) -> None:
     shards.edit(move)
     with pytest.raises(ValueError, match="clips of video test/id2/c lie in several shards"):
         stream(shards)
+
+
+# --- object stores ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of moto's S3 server on loopback, which every client of this process finds."""
+    boto3 = pytest.importorskip("boto3", reason="the extra `s3`")
+    s3fs = pytest.importorskip("s3fs", reason="the extra `s3`")
+    moto = pytest.importorskip("moto.server", reason="moto's S3 server (extra `dev`)")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="likeness")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield "s3://likeness"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def uploaded(shards: Shards, bucket: str) -> str:
+    for tar in (shards.folder / "train").iterdir():
+        storage.write_bytes(f"{bucket}/shards/train/{tar.name}", tar.read_bytes())
+    return f"{bucket}/shards"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tars_of_an_object_store_are_read_where_they_lie(
+    shards: Shards, bucket: str, workers: int
+) -> None:
+    stream = EpisodeStream(shards.index, uploaded(shards, bucket), "train", 4, 32, epochs=1)
+    episodes = shards.open()
+    found = {int(batch.rows): batch for batch in stream_loader(stream, 1, workers=workers)}
+    assert sorted(found) == list(range(5))
+    for row, batch in found.items():
+        assert torch.equal(batch.target[0], torch.from_numpy(episodes[0, row].target))
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [(0, "empty file"), (9000, "unexpected end of data"), (None, "No such file or directory")],
+)
+def test_a_tar_that_an_object_store_lacks_is_one_line(
+    shards: Shards, bucket: str, left: int | None, words: str
+) -> None:
+    url = uploaded(shards, bucket)
+    tar = f"{url}/train/{shards.tar(1).name}"
+    if left is None:
+        storage.remove(tar)
+    else:
+        storage.write_bytes(tar, shards.tar(1).read_bytes()[:left])
+    with pytest.raises(ValueError) as caught:
+        list(EpisodeStream(shards.index, url, "train", 4, 32, epochs=1))
+    assert str(caught.value) == f"{tar} cannot be read to its end: {words}"
+
+
+def test_a_store_without_a_client_is_named(shards: Shards) -> None:
+    stream = EpisodeStream(shards.index, "nowhere://shards", "train", 4, 32)
+    with pytest.raises(ValueError, match=r"^nowhere://shards/train/.*tar: Protocol not known"):
+        next(iter(stream))
