@@ -199,37 +199,68 @@ def to_json(protocol: Protocol, index: ShardIndex, facts: Json) -> bytes:
 
 
 def from_json(data: bytes, index: ShardIndex, url: str) -> Protocol:
-    """The protocol of an earlier evaluation. Raises UserError where its frames are not there."""
-    clips = {key: clip for clip, key in enumerate(index.keys.to_pylist())}
+    """The protocol of an earlier evaluation.
 
-    def number(key: str, frame: int) -> int:
-        clip = clips[key]
-        first, last = index.first_frame[clip], index.first_frame[clip + 1]
-        (at,) = np.flatnonzero(index.numbers[first:last] == frame)
-        return int(first + at)
+    Raises UserError where its frames are not there or not of whom it says, or where what an
+    evaluation needs lacks.
+    """
+    video_of = np.repeat(np.arange(len(index.videos)), np.diff(index.first_clip))
+    owners = (index.videos[video] for video in video_of.tolist())
+    # By person too: a key is a clip's own only within its source.
+    clips = {
+        (of.source, of.person, key): clip
+        for clip, (of, key) in enumerate(zip(owners, index.keys.to_pylist(), strict=True))
+    }
 
-    def numbers(frames: Sequence[tuple[str, int]]) -> Frames:
-        return tuple(number(key, frame) for key, frame in frames)
+    def number(of: VideoKey, key: str, frame: int) -> int:
+        clip = clips.get((of.source, of.person, key))
+        if clip is not None:
+            first, last = index.first_frame[clip], index.first_frame[clip + 1]
+            for at in np.flatnonzero(index.numbers[first:last] == frame):
+                return int(first + at)
+        raise ValueError(f"{of.source}/{of.person} has no frame {frame} of a clip {key}")
+
+    def part(p: Json, names: Sequence[str]) -> Part:
+        of = VideoKey(p["source"], p["person"], p["video"])
+        if of not in index.videos:
+            raise ValueError(f"there is no video {of}")
+
+        def numbers(frames: Sequence[tuple[str, int]]) -> Frames:
+            return tuple(number(of, key, frame) for key, frame in frames)
+
+        return Part(
+            of,
+            {int(t): numbers(frames) for t, frames in p["sources"].items()},
+            numbers(p["holdout"]),
+            numbers(p["others"]),
+            numbers(p["study"]),
+            None if p["driver"] is None else names.index(p["driver"]),
+        )
 
     try:
         document = json.loads(data)
         people = document["people"]
         names = [f"{p['source']}/{p['person']}" for p in people]
-        parts = [
-            Part(
-                VideoKey(p["source"], p["person"], p["video"]),
-                {int(t): numbers(frames) for t, frames in p["sources"].items()},
-                numbers(p["holdout"]),
-                numbers(p["others"]),
-                numbers(p["study"]),
-                None if p["driver"] is None else names.index(p["driver"]),
-            )
-            for p in people
-        ]
+        parts = tuple(part(p, names) for p in people)
         left = [LeftOut(x["person"], tuple(x["shots"]), x["why"]) for x in document["left_out"]]
-        return Protocol(tuple(parts), tuple(left))
+        _check(parts)
+        return Protocol(parts, tuple(left))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = "" if type(error) is ValueError else f"{type(error).__name__} "
         raise UserError(
-            f"{url} does not name frames of this split: {type(error).__name__} {error}; leave "
+            f"{url} does not name frames of this split: {kind}{error}; leave "
             "`evaluate.frames` out to choose anew"
         ) from None
+
+
+def _check(parts: Sequence[Part]) -> None:
+    """Raises ValueError where nothing could be measured."""
+    if not parts:
+        raise ValueError("`people` names nobody")
+    for part in parts:
+        for name in ("sources", "holdout", "others", "study"):
+            if not getattr(part, name):
+                raise ValueError(f"`{name}` of {part.person} names none")
+        for shots, frames in part.sources.items():
+            if not frames or len(frames) != shots:
+                raise ValueError(f"`sources` of {part.person} for T = {shots} names {len(frames)}")

@@ -20,8 +20,10 @@ SHOTS, HOLDOUT = (1, 3, 6), 4
 class Index:
     """Videos of clips of six stored frames each, every third of the clip's."""
 
-    def __init__(self, videos: dict[tuple[str, str], int]) -> None:
-        self.videos = [VideoKey("vox", *name) for name in sorted(videos)]
+    def __init__(
+        self, videos: dict[tuple[str, str], int], sources: tuple[str, ...] = ("vox",)
+    ) -> None:
+        self.videos = [VideoKey(source, *name) for source in sources for name in sorted(videos)]
         sizes = [videos[v.person, v.video] for v in self.videos]
         clips = [[6] * (n // 6) + [n % 6] * (n % 6 > 0) for n in sizes]
         self.first_clip = np.append(0, np.cumsum([len(c) for c in clips]))
@@ -53,8 +55,13 @@ def settings(**given: Any) -> Evaluate:
     return Evaluate.model_validate({"shots": SHOTS, "holdout": HOLDOUT, "people": 50, **given})
 
 
-def chosen(videos: dict[tuple[str, str], int], faceless: set[int] = frozenset(), **given: Any):
-    index = Index(videos)
+def chosen(
+    videos: dict[tuple[str, str], int],
+    faceless: set[int] = frozenset(),
+    sources: tuple[str, ...] = ("vox",),
+    **given: Any,
+):
+    index = Index(videos, sources)
 
     def points(frame: int) -> np.ndarray:
         return np.full((68, 2), np.nan if frame in faceless else 1.0, np.float32)
@@ -161,6 +168,49 @@ def test_a_file_that_names_no_frames_of_the_split_says_so(data):
     index, protocol = chosen(VIDEOS)
     with pytest.raises(UserError, match=r"leave `evaluate\.frames` out"):
         from_json(to_json(protocol, index, {}), Index({("q", "x"): 30}), "frames.json")
+
+
+def test_a_person_s_frames_are_theirs_where_two_sources_have_the_same_ids():
+    index, protocol = chosen(VIDEOS, sources=("vox", "wax"))
+    assert {p.video.source for p in protocol.parts} == {"vox", "wax"}
+    data = to_json(protocol, index, {})
+    assert from_json(data, index, "frames.json") == protocol
+    document = json.loads(data)
+    for person in document["people"]:
+        person["source"], person["driver"] = "wax", None
+    moved = from_json(json.dumps(document).encode(), index, "frames.json")
+    for part in moved.parts:
+        video = set(index.frames_of(index.videos.index(part.video)))
+        assert set(part.holdout) <= video and part.video.source == "wax"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"holdout": [["c_x_0", 0]]}, "vox/a has no frame 0 of a clip c_x_0"),
+        ({"others": [["a_x_0", 1]]}, "vox/a has no frame 1 of a clip a_x_0"),
+        ({"video": "q"}, "there is no video vox/a/q"),
+        ({"sources": {}}, "`sources` of vox/a names none"),
+        ({"sources": {"0": []}}, "`sources` of vox/a for T = 0 names 0"),
+        ({"sources": {"2": [["a_x_0", 0]]}}, "`sources` of vox/a for T = 2 names 1"),
+        ({"holdout": []}, "`holdout` of vox/a names none"),
+        ({"others": []}, "`others` of vox/a names none"),
+        ({"study": []}, "`study` of vox/a names none"),
+        ({"driver": "vox/q"}, "'vox/q' is not in list"),
+        (None, "`people` names nobody"),
+    ],
+)
+def test_a_file_that_lacks_what_an_evaluation_needs_says_so(change, words):
+    index, protocol = chosen(VIDEOS)
+    document = json.loads(to_json(protocol, index, {}))
+    (a,) = (p for p in document["people"] if p["person"] == "a")
+    document["people"] = [a | {"driver": None} | change] if change else []
+    with pytest.raises(UserError) as caught:
+        from_json(json.dumps(document).encode(), index, "old.json")
+    assert str(caught.value) == (
+        f"old.json does not name frames of this split: {words}; leave `evaluate.frames` out to "
+        "choose anew"
+    )
 
 
 def test_runs_are_of_neighbours_where_there_is_room():
