@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch import nn
 
 from pipelines import outputs, progress, storage
 from pipelines.clips import even_numbers
@@ -25,7 +24,7 @@ from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from pipelines.version import code_version
-from training import finetune, setting, tensor_file
+from training import content, finetune, tensor_file
 from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
 from training.finetune import AdaptConfig, FineTuner, Person
 from training.footage import Footage, follow
@@ -77,10 +76,10 @@ def learn(
     e_hat = finetune.embed(model.embedder, frames, landmarks)
     if config.variant == "ff":
         return finetune.feed_forward(model.generator, e_hat), 0
-    content = _content_loss(model).to(device)
-    tuner = FineTuner(
-        model.generator, model.discriminator, content, e_hat, frames, landmarks, config
-    )
+    if not model.tunable:
+        raise UserError("this model was trained to be used as it is, not for ft: --variant ff")
+    loss = content.loss_of(model).to(device)
+    tuner = FineTuner(model.generator, model.discriminator, loss, e_hat, frames, landmarks, config)
     done = 0
     with progress.simple("fine-tune", "iterations", tuner.iterations) as advance:
         try:
@@ -90,16 +89,6 @@ def learn(
         except FloatingPointError as error:
             raise StopStage(f"{error}; lower adapt.lr_generator") from None
     return tuner.person(), done
-
-
-def _content_loss(model: Trained) -> nn.Module:
-    """What the model was trained with: its setting names the backbones."""
-    trained = model.facts.get("setting", {})
-    if trained.get("meta", {}).get("variant", "ft") != "ft":
-        raise UserError("this model was trained to be used as it is, not for ft: --variant ff")
-    if not trained.get("content"):
-        raise UserError("this model does not say what it was trained with: use --variant ff")
-    return setting.content_loss(trained["content"], "the model's setting")
 
 
 # --- frames ----------------------------------------------------------------------------------

@@ -15,15 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.forget import requests as takedowns
 from pipelines.params import Params, load
 from pipelines.version import code_version
-from training import setting, user_study
+from training import content, user_study
 from training.episodes import Episodes
 from training.evaluation import protocol as protocols
 from training.evaluation import table
@@ -67,9 +65,15 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
         raise UserError(f"{index}: no such file; run the shard stage first")
     instruments = Instruments(settings, where)
     model = find_model(params, model_url, where)
-    if lacking := {"setting", "dataset"} - model.facts.keys():
+    made = (
+        ("setting", model.setting),
+        ("content", model.content),
+        ("dataset", model.facts.get("dataset")),
+    )
+    if lacking := [name for name, said in made if not said]:
         raise UserError(
-            f"{model_url}: does not say of what {' and '.join(sorted(lacking))} it is made"
+            f"{model_url}: does not say of what {' and '.join(lacking)} it is made; name a model "
+            "that training.meta_train left: --model"
         )
     index_sha256 = storage.digest_bytes(storage.read_bytes(index))
     shards = storage.join(params.paths.data, "shards")
@@ -82,7 +86,8 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
             raise UserError(f"evaluate: {error}") from None
         return _nobody_left(params, model_url, model, index_sha256)
     protocol = _protocol(params, episodes)
-    methods = Methods(model, _content_loss(model), params.adapting, settings.seed, where)
+    loss = content.loss_of(model).to(where) if model.tunable else None
+    methods = Methods(model, loss, params.adapting, settings.seed, where)
 
     facts = _facts(params, model_url, model, index_sha256)
     frames = protocols.to_json(protocol, episodes.index, {"index_sha256": index_sha256})
@@ -153,15 +158,6 @@ def _nobody_left(params: Params, url: str, model: Trained, index_sha256: str) ->
     return Outcome(folder, 0, 0)
 
 
-def _content_loss(model: Trained) -> torch.nn.Module | None:
-    """What FT is tuned with: as in training. None where the model was trained for FF."""
-    trained = model.facts["setting"]
-    if trained.get("meta", {}).get("variant", "ft") != "ft":
-        return None
-    loss: torch.nn.Module = setting.content_loss(trained["content"], "the model's setting")
-    return loss.to(next(model.generator.parameters()).device)
-
-
 def _protocol(params: Params, episodes: Episodes) -> Protocol:
     settings = params.evaluate
     if settings.frames is None:
@@ -174,12 +170,11 @@ def _protocol(params: Params, episodes: Episodes) -> Protocol:
 
 
 def _facts(params: Params, url: str, model: Trained, index_sha256: str) -> dict[str, Any]:
-    trained = model.facts["setting"]
     return {
         "kind": "evaluation",
-        "about": trained.get("about", ""),
+        "about": model.setting.get("about", ""),
         "setting": params.setting,
-        "content": sorted(trained["content"]),
+        "content": sorted(model.content),
         "size": model.size,
         "model": {"path": url, "sha256": model.sha256, "dataset": model.facts["dataset"]},
         "dataset": {

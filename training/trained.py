@@ -46,6 +46,26 @@ class Trained:
         """S, pixels."""
         return self.networks.image_size
 
+    @property
+    def setting(self) -> dict[str, Any]:
+        """What it was trained with; empty where its facts do not say."""
+        return _section(self.facts, "setting")
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The backbones of its content loss by name; empty where its facts name none."""
+        return _section(self.setting, "content")
+
+    @property
+    def tunable(self) -> bool:
+        """Whether it was trained to be fine-tuned, not to be used as it is."""
+        return bool(_section(self.setting, "meta").get("variant", "ft") == "ft")
+
+
+def _section(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = facts.get(name)
+    return found if isinstance(found, dict) else {}
+
 
 def save_model(url: str, learner: MetaLearner, facts: Mapping[str, Any]) -> None:
     """Write the networks of a learner, atomically."""

@@ -87,6 +87,8 @@ def test_what_cannot_be_tuned_says_so(model_file: Path, monkeypatch: pytest.Monk
         learn({})
     with pytest.raises(UserError, match="--variant ff"):
         learn({"setting": {"content": {"pixels": {"weight": 1.0}}, "meta": {"variant": "ff"}}})
+    with pytest.raises(UserError, match=r"^the model's setting: content: .*no model of ours$"):
+        learn({"setting": {"content": {"pixels": {"weight": "heavy"}}}})
     learn({}, "ff")
     with pytest.raises(StopStage, match="no weights named"):
         learn({"setting": {"content": {"vggface": {"weight": 1.0}}}})

@@ -226,6 +226,10 @@ def broken(folder: Path, what: str) -> tuple[str, ...]:
         (folder / "models").unlink()
         (folder / "models").mkdir()
         (folder / "models" / "tiny.safetensors").write_bytes(b"\0" * 100)
+    elif what in ("no content", "no setting"):
+        (folder / "models").unlink()
+        setting = {"about": "of somebody else"} if what == "no content" else None
+        make_model(folder, setting=setting)
     elif what == "device":
         return ("--device", "cuda:77")
     elif what == "other device":
@@ -238,6 +242,8 @@ def broken(folder: Path, what: str) -> tuple[str, ...]:
     [
         ("model", {}, 2, "no such model; run training.meta_train"),
         ("short model", {}, 2, "damaged, cut short or no file of ours"),
+        ("no content", {}, 2, "tiny.safetensors: does not say of what content it is made; name a"),
+        ("no setting", {}, 2, "does not say of what setting and content it is made; name a model"),
         ("index", {}, 2, "index.parquet: no such file"),
         ("shards", {}, 2, "vox-test-00000.tar is missing"),
         ("device", {}, 2, "device cuda:77"),

@@ -14,7 +14,7 @@ import torch
 from drawn_faces import PEOPLE, SIDE, face
 from PIL import Image
 
-from training import evaluate, trained
+from training import content, evaluate, trained
 from training.evaluation import methods as methods_module
 from training.evaluation.frames import open_split, read
 from training.evaluation.methods import Methods, nearest
@@ -47,7 +47,7 @@ def test_methods_make_as_many_pictures_as_the_driver_has(rig, shown, monkeypatch
     model = trained.load_model(rig / "models" / "tiny.safetensors")
     adapt = evaluate.load(rig / "params.yaml").adapt
     device = torch.device("cpu")
-    methods = Methods(model, evaluate._content_loss(model), adapt, 0, device)
+    methods = Methods(model, content.loss_of(model), adapt, 0, device)
     learned = methods.learn(shown([0, 2]))
     assert list(learned) == ["FF", "FT", "nearest source", "mean of sources", "untrained"]
     driver = shown([1, 3, 5])
