@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipelines.clips import even_numbers
 from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
+from pipelines.params.training import Setting
 from pipelines.version import code_version
 from training import content, finetune, tensor_file
 from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
@@ -62,10 +63,15 @@ def add_model_options(parser: ArgumentParser) -> None:
 
 
 def learn(
-    model: Trained, faces: Sequence[Face], config: AdaptConfig, device: torch.device
+    model: Trained,
+    faces: Sequence[Face],
+    config: AdaptConfig,
+    device: torch.device,
+    settings: Iterable[Setting] = (),
 ) -> tuple[Person, int]:
     """The person of T faces, and the iterations of fine-tuning that were done.
 
+    settings: may name files of the model's backbones, where they are not where they were.
     Raises UserError where the model cannot be fine-tuned, StopStage where its backbones cannot be
     had or fine-tuning diverges.
     """
@@ -78,7 +84,7 @@ def learn(
         return finetune.feed_forward(model.generator, e_hat), 0
     if not model.tunable:
         raise UserError("this model was trained to be used as it is, not for ft: --variant ff")
-    loss = content.loss_of(model).to(device)
+    loss = content.loss_of(model, settings).to(device)
     tuner = FineTuner(model.generator, model.discriminator, loss, e_hat, frames, landmarks, config)
     done = 0
     with progress.simple("fine-tune", "iterations", tuner.iterations) as advance:
@@ -260,7 +266,7 @@ def adapt(params: Params, options: Namespace) -> str:
         max(STORED, model.size),
         options.face,
     )
-    person, iterations = learn(model, faces, config, device)
+    person, iterations = learn(model, faces, config, device, content.settings_of(params))
     facts = facts_of(
         *(model, config, sources), shots=len(faces), iterations=iterations, detector=finder.backend
     )

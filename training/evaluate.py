@@ -86,7 +86,8 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
             raise UserError(f"evaluate: {error}") from None
         return _nobody_left(params, model_url, model, index_sha256)
     protocol = _protocol(params, episodes)
-    loss = content.loss_of(model).to(where) if model.tunable else None
+    every = content.settings_of(params)
+    loss = content.loss_of(model, every).to(where) if model.tunable else None
     methods = Methods(model, loss, params.adapting, settings.seed, where)
 
     facts = _facts(params, model_url, model, index_sha256)

@@ -49,6 +49,8 @@ class Weights:
 CAFFE_VGG19 = Weights("https://web.eecs.umich.edu/~justincj/models/vgg19-d01eb7cb.pth", "d01eb7cb")
 """Its name carries the start of its sha256. VGGFace has none published: params must name one."""
 
+PUBLISHED: Mapping[str, Weights] = {"vgg19": CAFFE_VGG19}
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -161,7 +163,7 @@ def digest(name: str, weights: Weights | None = None, *, cache: Path | None = No
 
 
 def _named(name: str, weights: Weights | None) -> Weights:
-    weights = weights or (CAFFE_VGG19 if name == "vgg19" else None)
+    weights = weights or PUBLISHED.get(name)
     if weights is None:
         raise BackboneUnavailable(
             f"{name}: no weights named; give a url (with its sha256) or a path, or choose "

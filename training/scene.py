@@ -28,6 +28,7 @@ from pipelines.version import code_version
 from pipelines.video.sound import Samples
 from training import marking
 from training.adapt import Source, config_of, learn
+from training.content import settings_of
 from training.faces import (
     STORED,
     Face,
@@ -233,7 +234,9 @@ def _persons(
         )
     chosen = Namespace(variant=options.variant or "ff")
     config = config_of(params, chosen)
-    return [learn(model, [face], config, device)[0] for face in faces], config.variant, {}
+    every = settings_of(params)
+    persons = [learn(model, [face], config, device, every)[0] for face in faces]
+    return persons, config.variant, {}
 
 
 @contextmanager

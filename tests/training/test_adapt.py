@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import MONA, PARAMS, SETTING, begins
+from tiny_model import MONA, PARAMS, SETTING, begins, write_model, write_squeezenet
 from tiny_model import SHORT as VIDEO
 
+from pipelines import storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params import training as sections
 from training import adapt
@@ -192,6 +193,31 @@ def test_a_person_file_leads_back_to_what_it_was_made_of(
     assert facts["parents"][1] == {"kind": "frames", **facts["frames"][0]}
     y = torch.zeros(1, 3, 64, 64)
     assert person.render(y).shape == (1, 3, 64, 64)
+
+
+def test_a_model_is_fine_tuned_away_from_where_it_was_trained(
+    tmp_path: Path,
+    corpus: Path,
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.command.os._exit", lambda code: None)
+    weights = write_squeezenet(tmp_path / "squeezenet.pth")
+    far = {"weight": 1.0, "url": "/cluster/a.pth", "sha256": storage.sha256(weights)}
+    facts = {"setting": {"content": {"squeezenet": far}}}
+    model = write_model(tmp_path / "far.safetensors", facts)
+    out = tmp_path / "person.safetensors"
+    words = ("--model", model, "--frames", corpus / MONA, "-o", out)
+    assert command(*words) == 1
+    said = capsys.readouterr().err
+    assert "settings.<name>.content.squeezenet.url" in said and said.count("\n") == 1
+    settings = (
+        "setting: b\nsettings:\n  b: {content: {random: {weight: 1}}}\n"
+        f"  a: {{content: {{squeezenet: {{weight: 7, url: {weights}}}}}}}\n"
+    )
+    (tmp_path / "params.yaml").write_text(PARAMS + TWO_STEPS + settings)
+    assert command(*words) == 0 and out.exists()
 
 
 def test_mistakes_are_one_line_and_exit_2(

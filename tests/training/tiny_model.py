@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from tiny_setting import CONTENT
 from tiny_setting import NETWORKS as TINY
 
-from training import trained
+from training import perceptual, trained
 from training.losses import ContentLoss
 from training.meta import MetaConfig, MetaLearner
 from training.networks import NetworkConfig
@@ -36,4 +37,11 @@ def begins(corpus: Path, start: str) -> Path:
 def write_model(path: Path, facts: dict[str, Any]) -> Path:
     learner = MetaLearner(3, ContentLoss((Pixels(), 1.0)), MetaConfig(), NETWORKS)
     trained.save_model(str(path), learner, facts)
+    return path
+
+
+def write_squeezenet(path: Path) -> Path:
+    """A content network whose weights are of no use."""
+    layers = perceptual._squeezenet(False).layers.state_dict()
+    torch.save({f"features.{key}": torch.zeros_like(v) for key, v in layers.items()}, path)
     return path

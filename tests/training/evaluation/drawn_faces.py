@@ -98,7 +98,10 @@ def make_shards(folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, INDEX), folder / "index.parquet")
 
 
-def make_params(folder: Path, **evaluate_: Any) -> Path:
+CONTENT: dict[str, Any] = {"pixels": {"weight": 100.0}}
+
+
+def make_params(folder: Path, content: dict[str, Any] = CONTENT, **evaluate_: Any) -> Path:
     document = {
         "name": "toy",
         "paths": {
@@ -111,7 +114,7 @@ def make_params(folder: Path, **evaluate_: Any) -> Path:
         },
         "card": {"title": "t", "licence": "other", "description": "d"},
         "setting": "tiny",
-        "settings": {"tiny": {"content": {"pixels": {"weight": 100.0}}}},
+        "settings": {"tiny": {"content": content}},
         "adapt": {"iterations": 1},
         "evaluate": {"shots": SHOTS, "holdout": HOLDOUT, "bootstrap": 50, **evaluate_},
     }
@@ -131,7 +134,7 @@ def make_model(folder: Path, variant: str = "ft", **facts: Any) -> None:
     )
     learner = MetaLearner(2, ContentLoss((Pixels(), 1.0)), MetaConfig(), networks)
     setting = {
-        "about": "a toy of 64 px", "content": {"pixels": {"weight": 100.0}},
+        "about": "a toy of 64 px", "content": CONTENT,
         "meta": {"variant": variant},
     }  # fmt: skip
     given = {"setting": setting, "dataset": {"name": "toy", "index_sha256": "0"}, **facts}

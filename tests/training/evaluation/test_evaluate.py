@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from drawn_faces import copied, face, make_model, make_params, results, run
 from PIL import Image
+from tiny_model import write_squeezenet
 
 from pipelines import detectors, storage
 from pipelines.schemas import INDEX
@@ -173,6 +174,20 @@ def test_a_model_trained_for_ff_alone_is_not_fine_tuned(rig, tmp_path):
     assert "FT" not in found["self"]["T=1"] and "FF" in found["self"]["T=1"]
     assert "cross" not in found
     assert "One person only" in (folder / "results" / "tiny" / "table.md").read_text()
+
+
+def test_a_model_is_evaluated_away_from_where_it_was_trained(rig, tmp_path, capsys, monkeypatch):
+    folder = copied(rig, tmp_path)
+    (folder / "models").unlink()
+    weights = write_squeezenet(tmp_path / "squeezenet.pth")
+    far = {"weight": 1.0, "url": "/cluster/a.pth", "sha256": storage.sha256(weights)}
+    make_model(folder, setting={"content": {"squeezenet": far}})
+    monkeypatch.setattr("pipelines.command.os._exit", lambda code: None)
+    assert run(make_params(folder, shots=[1], people=1)) == 1
+    assert "settings.<name>.content.squeezenet.url" in capsys.readouterr().err
+    here = {"squeezenet": {"weight": 7.0, "url": str(weights)}}
+    assert run(make_params(folder, here, shots=[1], people=1)) == 0
+    assert "FT" in results(folder)["all"]["self"]["T=1"]
 
 
 def test_people_of_whom_the_model_has_seen_other_clips_are_named(rig, tmp_path):
