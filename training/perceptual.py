@@ -18,8 +18,10 @@ import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -235,17 +237,22 @@ def fetch(name: str, weights: Weights, cache: Path) -> Path:
         return _checked(name, path, sha)
     if not sha:
         raise BackboneUnavailable(f"{name}: {weights.url} needs a sha256 to be checked against")
-    path = cache / f"{name}-{sha[:16]}{Path(weights.url).suffix}"
+    try:
+        suffix = Path(urlsplit(weights.url).path).suffix  # by which `_read` knows the format
+    except ValueError as error:
+        raise BackboneUnavailable(f"{name}: {weights.url} is no URL ({error})") from None
+    path = cache / f"{name}-{sha[:16]}{suffix}"
     if not path.is_file():
         _download(name, weights.url, path, sha)
     return _checked(name, path, sha)
 
 
-def _checked(name: str, path: Path, sha: str) -> Path:
+def _checked(name: str, path: Path, sha: str, called: str = "") -> Path:
     found = _sha256(path)
     if not found.startswith(sha):
         raise BackboneUnavailable(
-            f"{name}: {path} has sha256 {found}, not {sha}; get the file anew or correct the params"
+            f"{name}: {called or path} has sha256 {found}, not {sha}; get the file anew or correct "
+            "the params"
         )
     return path
 
@@ -262,9 +269,9 @@ def _download(name: str, url: str, path: Path, sha: str) -> None:
     try:
         with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=60) as body:
             shutil.copyfileobj(body, out)
-        _checked(name, Path(temporary), sha)
+        _checked(name, Path(temporary), sha, url)
         Path(temporary).replace(path)
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise BackboneUnavailable(
             f"{name}: {url} cannot be fetched ({error}); put the file somewhere and name its path, "
             "or name another network in params.yaml"

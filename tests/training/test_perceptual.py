@@ -37,9 +37,18 @@ def site(vgg_file: Path) -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
             asked.append(self.path)
-            super().do_GET()
+            if self.path == "/breaks-off.pth":
+                self.send_response(200)
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"400\r\nthe beginning")
+                self.close_connection = True
+            else:
+                super().do_GET()
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -166,6 +175,17 @@ def test_a_url_is_fetched_once_checked_and_cached(
         perceptual.load("vgg19", weights, cache=tmp_path)
 
 
+def test_a_cached_file_is_read_by_the_suffix_of_its_url_s_path(
+    vgg_file: Path, site: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    url, _ = site
+    file = vgg_file.with_name("vgg19.npz")
+    np.savez(file, **torch.load(vgg_file))
+    weights = Weights(f"{url}/vgg19.npz?download=true", sha256(file))
+    perceptual.load("vgg19", weights, cache=tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
 def test_weights_that_cannot_be_had_say_so_in_one_line(
     vgg_file: Path, site: tuple[str, list[str]], tmp_path: Path
 ) -> None:
@@ -186,7 +206,12 @@ def test_weights_that_cannot_be_had_say_so_in_one_line(
         ("vgg19", Weights(str(vgg_file), wrong), "not 0000"),
         ("vgg19", Weights(str(vgg_file), "xyz"), "hex digits"),
         ("vgg19", Weights(f"{url}/vgg19.pth"), "needs a sha256"),
-        ("vgg19", Weights(f"{url}/vgg19.pth", wrong), "not 0000"),
+        ("vgg19", Weights(f"{url}/vgg19.pth", wrong), f"{url}/vgg19.pth has sha256 .* not 0000"),
+        ("vgg19", Weights(f"{url}/breaks-off.pth", wrong), r"fetched \(IncompleteRead"),
+        ("vgg19", Weights(f"{url}/a b.pth", wrong), "cannot be fetched .*control characters"),
+        ("vgg19", Weights("http://host:port/a.pth", wrong), "cannot be fetched .*nonnumeric port"),
+        ("vgg19", Weights("http://[::1/a.pth", wrong), "is no URL"),
+        ("vgg19", Weights("s3://bucket/a.pth", wrong), "unknown url type: s3"),
         ("vgg19", Weights(f"{url}/missing.pth", wrong), "404"),
         ("vgg19", Weights("http://127.0.0.1:9/vgg19.pth", wrong), "cannot be fetched"),
         ("vgg19", Weights(str(page)), "no weights file"),
