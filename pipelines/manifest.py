@@ -110,6 +110,11 @@ def read(url: str, columns: list[str] | None = None) -> pa.Table:
     return reader.rows(0, len(reader)) if len(reader) else reader.empty()
 
 
+def clip_names(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+    """`source/key` of each row: what tells clips apart, as two sources may use the same key."""
+    return pc.binary_join_element_wise(rows["source"], rows["key"], "/")
+
+
 class ManifestWriter:
     """Writes a manifest row group by row group; the file appears when the block ends well."""
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines import storage
 from pipelines.errors import StopStage
-from pipelines.manifest import ROW_GROUP, ManifestReader, ManifestWriter
+from pipelines.manifest import ROW_GROUP, ManifestReader, ManifestWriter, clip_names
 from pipelines.params import Params
 from pipelines.schemas import CATALOG, CROPS, IDENTITY, INDEX, LANDMARKS, PLAIN_NAME
 
@@ -76,7 +76,8 @@ def _joined(params: Params) -> Iterator[pa.Table]:
     """Clips with landmarks, in catalog order, with what catalog and crops know of them."""
     paths = params.paths
     ok = {"catalog": ["status", *IDENTITY, *CATALOG_FACTS]}
-    ok |= {"crop": ["status", "key", *CROP_FACTS], "landmarks": ["status", "key", *LANDMARK_FACTS]}
+    clip = ["status", "source", "key"]
+    ok |= {"crop": [*clip, *CROP_FACTS], "landmarks": [*clip, *LANDMARK_FACTS]}
     streams = {
         stage: _Stream(ManifestReader(paths.manifest(stage), columns))
         for stage, columns in ok.items()
@@ -119,7 +120,7 @@ class _Stream:
     def take_beside(self, before: pa.Table) -> pa.Table:
         """The rows of the clips of `before`."""
         table = self.take(len(before))
-        if table["key"].to_pylist() != before["key"].to_pylist():
+        if not clip_names(table).equals(clip_names(before)):
             raise StopStage(STRANGERS)
         return table
 

@@ -21,6 +21,8 @@ from pipelines.takedowns import read_takedowns
 
 INDEX_COLUMNS = [*IDENTITY, "split", "shard", "shard_sha256"]
 STAGES = tuple(MANIFESTS)
+CLIP = ["source", "key"]
+"""What tells clips apart: two sources may use the same key."""
 Row = dict[str, Any]
 
 
@@ -72,48 +74,49 @@ class Project:
     @cached_property
     def _places(self) -> pa.Table | None:
         """Of each clip: where it was cut, and the file it was cut into."""
-        columns = ["key", "video", "sha256", "source_sha256", "first_frame", "frames"]
-        crops = self.table("crop", columns)
-        links = self.table("catalog", ["key", "url", "media"])
+        columns = ["video", "sha256", "source_sha256", "first_frame", "frames"]
+        crops = self.table("crop", [*CLIP, *columns])
+        links = self.table("catalog", [*CLIP, "url", "media"])
         if crops is None or links is None:
             return None
-        return crops.join(links, "key", join_type="left outer")
+        return crops.join(links, CLIP, join_type="left outer")
 
     def clip_of(self, sha256: str) -> Row | None:
-        """Key and link of the clip whose file, or whose whole video, has this digest."""
+        """Name and link of the clip whose file, or whose whole video, has this digest."""
         if self._places is None or not sha256:
             return None
         for column in ("sha256", "source_sha256"):
             found = self._places.filter(pc.equal(self._places[column], sha256))
             if len(found):
                 row = found.slice(length=1).to_pylist()[0]
-                return {"key": row["key"], "url": self.link(row), "whole": column != "sha256"}
+                return {"name": _name(row), "url": self.link(row), "whole": column != "sha256"}
         return None
 
     def files_of(self, clips: pa.Table) -> dict[str, str]:
-        """Digests of the clips' files and videos, with the clip's key."""
+        """Digests of the clips' files and videos, with the clip's name."""
         if self._places is None:
             return {}
-        rows = self._places.filter(pc.is_in(self._places["key"], clips["key"].combine_chunks()))
+        rows = self._places.join(clips.select(CLIP), CLIP, join_type="left semi").to_pylist()
         return {
-            sha256: key
+            row[column]: _name(row)
             for column in ("source_sha256", "sha256")
-            for sha256, key in zip(rows[column].to_pylist(), rows["key"].to_pylist(), strict=True)
-            if sha256
+            for row in rows
+            if row[column]
         }
 
     def clip_list(self, clips: pa.Table) -> Iterator[Row]:
-        """Key, source link, start and end in seconds, and tar of each clip."""
-        table = clips.select(["key", "person", "video", "split", "shard"])
+        """Key, source, its link, start and end in seconds, and tar of each clip."""
+        table = clips.select([*CLIP, "person", "video", "split", "shard"])
         if self._places is not None:
             places = self._places.drop_columns("video")
-            table = table.join(places, "key", join_type="left outer")
-        for batch in table.sort_by("key").to_batches():
+            table = table.join(places, CLIP, join_type="left outer")
+        for batch in table.sort_by([("key", "ascending"), ("source", "ascending")]).to_batches():
             for row in batch.to_pylist():
                 start, frames = row.get("first_frame"), row.get("frames")
                 known = start is not None and frames is not None
                 yield {
                     "key": row["key"],
+                    "source": row["source"],
                     "url": self.link(row),
                     "start": start / 25 if known else None,
                     "end": (start + frames) / 25 if known else None,
@@ -154,6 +157,11 @@ class Project:
         except UserError:
             return False
         return asked.id in getattr(takedowns, f"{asked.kind}s")
+
+
+def _name(row: Row) -> str:
+    """A clip's name for people."""
+    return f"{row['key']} of {row['source']}"
 
 
 def read_index(url: str) -> Index:

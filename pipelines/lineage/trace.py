@@ -99,7 +99,7 @@ class Backward:
         clip = self._project.clip_of(one.sha256)
         if clip:
             is_clip = "the video of" if clip["whole"] else "is"
-            node.note = f"{is_clip} the clip {clip['key']}, from {clip['url']}"
+            node.note = f"{is_clip} the clip {clip['name']}, from {clip['url']}"
         return node
 
     def _lookup(self, one: Input) -> Made | None:

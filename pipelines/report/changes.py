@@ -119,7 +119,7 @@ def compare(old: str, new: str) -> Comparison:
     people: dict[str, Person] = defaultdict(lambda: Person(""))
     taken_out = 0
     for pair in _pairs(before, after):
-        if ABSENT in (pair["before"], pair["after"]) and _veiled(pair["key"]) in hidden:
+        if ABSENT in (pair["before"], pair["after"]) and _veiled(pair) in hidden:
             taken_out += 1
             continue
         change = _change(pair)
@@ -145,7 +145,7 @@ def compare(old: str, new: str) -> Comparison:
             key=lambda p: (-abs(p.after - p.before), -p.changed, p.person),
         ),
         shards=_shards(before.shards, after.shards),
-        changes=sorted(changes, key=lambda c: (KINDS.index(c.what), c.key)),
+        changes=sorted(changes, key=lambda c: (KINDS.index(c.what), c.key, c.source)),
     )
 
 
@@ -156,7 +156,8 @@ def compare(old: str, new: str) -> Comparison:
 class _Run:
     verdicts: pa.Table
     clips: pa.Table
-    """`verdicts` without those taken out, one row a key, with the digests of crop and points."""
+    """`verdicts` without those taken out, one row a clip, with the digests of crop and points;
+    `name` tells clips apart."""
     shards: dict[str, str]
     digest: str
 
@@ -165,31 +166,32 @@ def _run(data: str) -> _Run:
     index = storage.join(data, MANIFESTS["shard"])
     verdicts = read_verdicts(data)
     listed = verdicts.filter(pc.not_equal(verdicts["status"], Status.EXCLUDED))
+    listed = listed.append_column("name", manifest.clip_names(listed))
     # A clip annotated twice has a second row of the same name, which is a bad annotation.
     first = pa.array(range(len(listed)), pa.int64())
-    keys = listed.select(["key"]).append_column("row", first)
-    rows = keys.group_by("key", use_threads=False).aggregate([("row", "min")])["row_min"]
+    names = listed.select(["name"]).append_column("row", first)
+    rows = names.group_by("name", use_threads=False).aggregate([("row", "min")])["row_min"]
     clips = listed.take(rows.sort())
     for stage in ("crop", "landmarks"):
-        own = manifest.read(storage.join(data, MANIFESTS[stage]), ["key", "sha256"])
-        at = pc.index_in(clips["key"], own["key"].combine_chunks())
+        own = manifest.read(storage.join(data, MANIFESTS[stage]), ["source", "key", "sha256"])
+        at = pc.index_in(clips["name"], manifest.clip_names(own).combine_chunks())
         clips = clips.append_column(stage, own["sha256"].take(at))
     tars = manifest.read(index, ["shard", "shard_sha256"])
-    names = dict(zip(tars["shard"].to_pylist(), tars["shard_sha256"].to_pylist(), strict=True))
-    return _Run(verdicts, clips, names, storage.digest_bytes(storage.read_bytes(index)))
+    shards = dict(zip(tars["shard"].to_pylist(), tars["shard_sha256"].to_pylist(), strict=True))
+    return _Run(verdicts, clips, shards, storage.digest_bytes(storage.read_bytes(index)))
 
 
 def _pairs(before: _Run, after: _Run) -> Iterator[dict[str, Any]]:
     """Every clip of either run, with what it was and what it is."""
     told = ("status", "split", "detail", "crop", "landmarks")
-    old_keys, new_keys = (run.clips["key"].combine_chunks() for run in (before, after))
-    at = pc.index_in(new_keys, old_keys)
-    gone = pc.invert(pc.is_in(old_keys, new_keys))
-    names = [*IDENTITY, *told]
-    now = after.clips.select(names)
+    old_names, new_names = (run.clips["name"].combine_chunks() for run in (before, after))
+    at = pc.index_in(new_names, old_names)
+    gone = pc.invert(pc.is_in(old_names, new_names))
+    columns = [*IDENTITY, *told]
+    now = after.clips.select(columns)
     for name in told:
         now = now.append_column(f"old_{name}", before.clips[name].take(at))
-    went = before.clips.filter(gone).select(names)
+    went = before.clips.filter(gone).select(columns)
     for table, here in ((now, True), (went, False)):
         for batch in table.to_batches(max_chunksize=4096):
             for row in batch.to_pylist():
@@ -202,14 +204,14 @@ def _pairs(before: _Run, after: _Run) -> Iterator[dict[str, Any]]:
 
 
 def _hidden(verdicts: pa.Table) -> set[str]:
-    """The digests that stand for those who were taken out."""
+    """What stands for those who were taken out: `source/digest`."""
     out = verdicts.filter(pc.equal(verdicts["status"], Status.EXCLUDED))
-    return set(out["key"].to_pylist())
+    return set(manifest.clip_names(out).to_pylist())
 
 
-def _veiled(key: str) -> str:
-    """What the catalog calls a clip once it is taken out."""
-    return "x" + hashlib.sha256(key.encode()).hexdigest()[:16]
+def _veiled(clip: dict[str, Any]) -> str:
+    """The same of a clip, whether it was taken out or not."""
+    return f"{clip['source']}/x{hashlib.sha256(clip['key'].encode()).hexdigest()[:16]}"
 
 
 # --- judging ---------------------------------------------------------------------------------

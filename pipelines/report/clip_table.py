@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.manifest import clip_names
 from pipelines.params import Params
 from pipelines.report.facts import FPS, measured
 from pipelines.report.table import Names, Numbers, pack
@@ -51,7 +52,7 @@ def clip_table(params: Params, verdicts: pa.Table) -> str:
         Names("split", "Split", shown["split"], filter="choice"),
         Names("words", "The tool's own words", _words(shown), shown=False),
     ]
-    values = _measures(params, shown["key"])
+    values = _measures(params, shown)
     columns += [
         Numbers(name, label, values[name], low, step, places)
         for name, label, low, step, places in MEASURES
@@ -95,10 +96,10 @@ def _words(rows: pa.Table) -> list[str]:
     return said
 
 
-def _measures(params: Params, keys: pa.ChunkedArray) -> dict[str, npt.NDArray[np.float64]]:
+def _measures(params: Params, clips: pa.Table) -> dict[str, npt.NDArray[np.float64]]:
     """The measures of these clips; NaN where the landmarks stage did not see one."""
-    columns = {name: np.full(len(keys), np.nan) for name, *_ in MEASURES}
-    among = keys.combine_chunks()
+    columns = {name: np.full(len(clips), np.nan) for name, *_ in MEASURES}
+    among = clip_names(clips).combine_chunks()
     for found, values, _ in measured(params):
         at = pc.index_in(found, among)
         here = at.is_valid().to_numpy(zero_copy_only=False)

@@ -53,6 +53,7 @@ class Thumbnail:
     """One clip of the sheet."""
 
     key: str
+    source: str
     person: str
     split: str
     data_uri: str
@@ -119,6 +120,7 @@ def _thumbnail(params: Params, row: Row) -> Thumbnail:
     data = draw(picture, points[number])
     return Thumbnail(
         key=row["key"],
+        source=row["source"],
         person=row["person"],
         split=row["split"],
         data_uri="data:image/jpeg;base64," + base64.b64encode(data).decode(),

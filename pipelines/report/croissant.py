@@ -62,7 +62,8 @@ CONTEXT: Node = {
 }
 
 COLUMNS = {
-    "key": "Name of the clip and of its members in the tar: person_video_utterance.",
+    "key": "Name of the clip and of its members in the tar: person_video_utterance. "
+    "No other clip of the same source has it.",
     "source": "Which published list the clip is from.",
     "person": "The publisher's identifier of the person.",
     "video": "The publisher's identifier of the video.",
@@ -183,12 +184,12 @@ def _record_sets(dataset: Dataset) -> list[Node]:
         ],
         "data": [{"splits/name": name, "splits/url": SPLIT_URLS[name]} for name in dataset.splits],
     }
-    clips = {
+    clips: Node = {
         "@type": "cr:RecordSet",
         "@id": "clips",
         "name": "clips",
         "description": "One record per clip: the index, for random access into the plain tars.",
-        "key": {"@id": "clips/key"},
+        "key": [{"@id": "clips/source"}, {"@id": "clips/key"}],
         "field": [_column(column) for column in INDEX],
     }
     if not dataset.splits:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import storage
-from pipelines.manifest import ManifestReader
+from pipelines.manifest import ManifestReader, clip_names
 from pipelines.params import Params
 from pipelines.shard import SPLITS
 
@@ -194,8 +194,11 @@ def read_histograms(params: Params) -> list[Histogram]:
 def measured(
     params: Params,
 ) -> Iterator[tuple[pa.Array, dict[str, Floats], npt.NDArray[np.bool_]]]:
-    """Keys and values of the `ok` crops, a batch at a time, with whether their landmarks passed."""
-    columns = ["key", "status", "frames", "source_fps", "size", "crop_boxes"]
+    """Names and values of the `ok` crops, a batch at a time, with whether their landmarks passed.
+
+    Names are `clip_names`.
+    """
+    columns = ["source", "key", "status", "frames", "source_fps", "size", "crop_boxes"]
     crops = ManifestReader(params.paths.manifest("crop"), columns)
     measures = ["sharpness", "confidence", "yaw", "pitch", "roll"]
     landmarks = ManifestReader(
@@ -215,7 +218,7 @@ def measured(
         )
         face = _floats(rows["face_size"])
         yield (
-            ok["key"],
+            clip_names(ok),
             {name: _floats(rows[name]) for name in measures}
             | {
                 "fps": _floats(ok["source_fps"]),

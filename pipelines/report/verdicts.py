@@ -23,19 +23,19 @@ def read_verdicts(data: str) -> pa.Table:
     different runs.
     """
     catalog = _read(data, "catalog", [*IDENTITY, "split", "status", "detail"])
-    crops = _read(data, "crop", ["key", "status", "detail"])
-    landmarks = _read(data, "landmarks", ["key", "status", "detail"])
+    crops = _read(data, "crop", ["source", "key", "status", "detail"])
+    landmarks = _read(data, "landmarks", ["source", "key", "status", "detail"])
     downloads = _read(data, "download", ["video", "status", "detail"])
     failed = downloads.filter(pc.not_equal(downloads["status"], Status.OK))
 
     turned_away = pc.not_equal(catalog["status"], Status.OK)
-    asked = pc.if_else(turned_away, pa.scalar(None, pa.string()), catalog["key"])
-    crop_at = _find(asked, crops["key"])
+    asked = pc.if_else(turned_away, pa.scalar(None, pa.string()), manifest.clip_names(catalog))
+    crop_at = _find(asked, manifest.clip_names(crops))
     _complete(asked, crop_at, data, "crops")
     crop_status = crops["status"].take(crop_at)
     uncut = pc.fill_null(pc.not_equal(crop_status, Status.OK), False)
     cut = pc.if_else(uncut, pa.scalar(None, pa.string()), asked)
-    landmark_at = _find(cut, landmarks["key"])
+    landmark_at = _find(cut, manifest.clip_names(landmarks))
     _complete(cut, landmark_at, data, "landmarks")
 
     # Ready crops are downloads of their own, named by person too.

@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
-from pipelines import card, storage
+from pipelines import card, manifest, storage
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params, load
 from pipelines.schemas import CATALOG, CROPS, DOWNLOADS, INDEX, LANDMARKS
@@ -151,6 +151,21 @@ def pack(params: Params, clips: list[dict]) -> list[dict]:
         digest = {"shard_sha256": storage.sha256(path), "shard_bytes": path.stat().st_size}
         rows += [row | digest for row in mine]
     return rows
+
+
+def add_source(params: Params, source: str) -> None:
+    """Every clip a second time, in another source, blurred ones sharp; its tars are not made."""
+    schemas = {"catalog": CATALOG, "crop": CROPS, "landmarks": LANDMARKS, "shard": INDEX}
+    for stage, schema in schemas.items():
+        rows = manifest.read(params.paths.manifest(stage)).to_pylist()
+        for row in list(rows):
+            other = row | {"source": source}
+            if other.get("shard"):
+                other["shard"] = row["shard"].replace("vox", source)
+            if stage == "landmarks":
+                other["sharpness"] = 900.0
+            rows.append(other)
+        write(params, stage, rows, schema)
 
 
 def build_card(tmp_path: Path) -> tuple[Params, Path]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipelines import manifest, shard_plan
@@ -62,5 +63,16 @@ def test_manifests_of_different_runs_are_not_joined(
     order = {"less": order[:-1], "more": [*order, 0], "swapped": [1, 0, *order[2:]]}[change]
     with manifest.ManifestWriter(url, table.schema) as writer:
         writer.write(table.take(order))
+    with pytest.raises(StopStage, match="the manifests do not belong together"):
+        shard_plan.write_plan(params, str(tmp_path / "plan.parquet"))
+
+
+def test_a_clip_of_another_source_is_another(finished: Finished, tmp_path: Path) -> None:
+    params = finished()
+    url = params.paths.manifest("landmarks")
+    table = manifest.read(url)
+    rows = [row | {"source": "wox"} for row in table.to_pylist()]
+    with manifest.ManifestWriter(url, table.schema) as writer:
+        writer.write(pa.Table.from_pylist(rows, schema=table.schema))
     with pytest.raises(StopStage, match="the manifests do not belong together"):
         shard_plan.write_plan(params, str(tmp_path / "plan.parquet"))

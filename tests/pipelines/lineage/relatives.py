@@ -65,6 +65,33 @@ def give_digests(project: Params) -> dict[str, str]:
     return {row["key"]: row["sha256"] for row in rows}
 
 
+def add_source(project: Params, source: str) -> dict[str, str]:
+    """The same clips a second time, as of another source; returns their crops' digests by key."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipelines.manifest import ManifestWriter
+
+    for stage in ("catalog", "crop", "landmarks", "shard"):
+        url = project.paths.manifest(stage)
+        rows, schema = pq.read_table(url).to_pylist(), pq.read_schema(url)
+        for row in list(rows):
+            other = row | {"source": source}
+            if stage == "catalog":
+                other["url"] = f"https://{source}.example/{row['key']}"
+            elif stage == "crop":
+                other["sha256"] = storage.digest(source, row["key"])
+            elif stage == "shard":
+                other["shard"] = row["shard"].replace("vox", source)
+                other["shard_sha256"] = storage.digest_bytes(other["shard"].encode())
+            rows.append(other)
+        with ManifestWriter(url, schema) as writer:
+            writer.write(pa.Table.from_pylist(rows, schema=schema))
+        if stage == "crop":
+            made = {row["key"]: row["sha256"] for row in rows if row["source"] == source}
+    return made
+
+
 def forget_person(index: Path, person: str) -> None:
     """An index as a rebuild without that person writes it."""
     import pyarrow.compute as pc

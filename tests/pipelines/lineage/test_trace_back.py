@@ -5,7 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from relatives import URL, forget_person, give_digests, kinds, model_facts, run, write_video
+from relatives import (
+    URL,
+    add_source,
+    forget_person,
+    give_digests,
+    kinds,
+    model_facts,
+    run,
+    write_video,
+)
 
 from pipelines import storage
 from pipelines.lineage.__main__ import main
@@ -105,10 +114,33 @@ def test_a_driver_that_is_a_clip_of_the_dataset(
     video = write_video(tmp_path / "results/v.mp4", facts)
     driver = next(one for one in run(capsys, str(video))["from"] if one["kind"] == "driver")
     link = project.download.url.replace("{video_id}", "v1")
-    assert driver["note"] == f"is the clip id1_v1_00000, from {link}"
+    assert driver["note"] == f"is the clip id1_v1_00000 of vox, from {link}"
     told = run(capsys, "--clip", "id1/v1/00000")
     (touched,) = [one for one in told["made"] if one["relation"] == "was given it"]
-    assert (touched["path"], touched["detail"]) == (str(video), "as its driver: id1_v1_00000")
+    assert touched["path"] == str(video)
+    assert touched["detail"] == "as its driver: id1_v1_00000 of vox"
+
+
+def test_a_clip_of_the_same_key_in_another_source_is_another(
+    project: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_digests(project)
+    key, others = "id1_v1_00000", add_source(project, "more")
+    told = run(capsys, "--clip", key, "--clips")
+    links = {clip["source"]: (clip["url"], clip["tar"]) for clip in told["clips"]}
+    assert links == {
+        "more": (f"https://more.example/{key}", "more-val-00000.tar"),
+        "vox": (URL.replace("{video_id}", "v1"), "vox-val-00000.tar"),
+    }
+    tar = tmp_path / "more.tar"
+    tar.write_bytes(b"more-val-00000")
+    told = run(capsys, str(tar), "--clips")
+    assert [(clip["source"], clip["url"]) for clip in told["clips"]] == [
+        ("more", f"https://more.example/{clip['key']}") for clip in told["clips"]
+    ]
+    video = write_video(tmp_path / "results/v.mp4", {"driver": {"sha256": others[key]}})
+    (driver,) = run(capsys, str(video))["from"]
+    assert driver["note"] == f"is the clip {key} of more, from https://more.example/{key}"
 
 
 @pytest.mark.parametrize("name", ["table.md", "results.json", "grid.png", ""])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from card_run import SECRET, build_run, make_params
+from card_run import SECRET, add_source, build_run, make_params
 from markup import Page
 
 from pipelines import storage
@@ -168,3 +168,49 @@ def test_json_has_everything(runs, capsys):
     assert found["clips"]["lost"] == 1 and len(found["changes"]) == 5
     assert found["transitions"][0].keys() == {"before", "after", "clips"}
     assert found["identical"] is False
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> tuple[Path, Path]:
+    """Before: every clip in two sources, vox and wox, under the same key. After: vox alone."""
+    params = make_params(tmp_path)
+    build_run(params)
+    both, one = tmp_path / "data", tmp_path / "one"
+    shutil.copytree(both, one)
+    add_source(params, "wox")
+    return both, one
+
+
+def test_a_key_of_two_sources_is_two_clips(twice, capsys):
+    both, one = twice
+    assert compare.main([str(both), str(one), "--fail-on-loss"]) == 3
+    assert "0 gained, 20 lost" in capsys.readouterr().out
+    found = changes_of(str(both), str(one))
+    assert {change.source for change in found.changes} == {"wox"}
+    # Those taken out of vox hide nobody of wox.
+    assert found.taken_out == 0
+    back = changes_of(str(one), str(both))
+    assert (back.clips["gained"], back.clips["lost"]) == (20, 0)
+
+
+def test_a_clip_fails_in_its_own_source_alone(twice, tmp_path):
+    both, _ = twice
+    other = tmp_path / "other"
+    shutil.copytree(both, other)
+
+    def in_wox(row):
+        return row["source"] == "wox" and row["key"]
+
+    def crop(row):
+        if in_wox(row) == LOST:
+            return row | {"status": "scene_cut", "detail": "at 1.0 s"}
+        return row | ({"sha256": "cut anew"} if in_wox(row) == CUT else {})
+
+    edit(other, "crop", crop)
+    edit(other, "landmarks", lambda row: None if in_wox(row) == LOST else row)
+    edit(other, "shard", lambda row: None if in_wox(row) == LOST else row)
+    found = changes_of(str(both), str(other))
+    assert [(c.source, c.key, c.what, c.why) for c in found.changes] == [
+        ("wox", LOST, "lost", "at 1.0 s"),
+        ("wox", CUT, "changed", "cut differently"),
+    ]

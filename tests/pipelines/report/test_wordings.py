@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from card_run import OF_STAGE, SECRET, build_run, make_params, write
+from card_run import OF_STAGE, SECRET, add_source, build_run, make_params, write
 
 from pipelines import manifest
 from pipelines.errors import UserError
@@ -158,3 +158,23 @@ def test_those_taken_out_are_in_no_list(made):
     ]
     assert (page.clips, page.wordings, page.examples, page.commands) == (2, [], [], [])
     assert SECRET not in clip_table.clip_table(params, found)
+
+
+def test_a_clip_has_the_words_and_measures_of_its_own_source(tmp_path):
+    params = make_params(tmp_path)
+    build_run(params)
+    add_source(params, "wox")
+    landmarks = manifest.read(params.paths.manifest("landmarks")).to_pylist()
+    blurred = next(row for row in landmarks if row["status"] == "blurred")
+    for row in landmarks:
+        if row["source"] == "wox":
+            row |= {"status": "ok", "detail": ""}
+    write(params, "landmarks", landmarks, LANDMARKS)
+    found = read_verdicts(params.paths.data)
+    sharpness = clip_table._measures(params, found)["sharpness"]
+    told = {
+        row["source"]: (row["status"], sharp)
+        for row, sharp in zip(found.to_pylist(), sharpness, strict=True)
+        if row["key"] == blurred["key"]
+    }
+    assert told == {"vox": ("blurred", 5.0), "wox": ("ok", 900.0)}
