@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines import progress, storage
+from pipelines.clip_keys import Keys, clip_key
 from pipelines.command import arguments, guarded
 from pipelines.errors import UserError
 from pipelines.manifest import ROW_GROUP, ManifestWriter
@@ -39,11 +40,6 @@ STAGE = "catalog"
 
 
 # --- rules of one row ------------------------------------------------------------------------
-
-
-def clip_key(person: str, video: str, utterance: str) -> str:
-    """The clip's name in shards and manifests."""
-    return f"{person}_{video}_{utterance}"
 
 
 @lru_cache(maxsize=1024)  # neighbours share person and video
@@ -105,7 +101,7 @@ class _Builder:
         if source.people:
             people, self.people_rows = read_people(self._root / source.people)
             self._published = {name: person.split for name, person in people.items()}
-        self._last_key = ""
+        self._keys = Keys()
         self.taken_out: set[str] = set()
         """Identifiers of the takedowns that were met."""
         self.clips: Counter[str] = Counter()  # by split; fixes the number of buckets
@@ -149,9 +145,8 @@ class _Builder:
         key = clip_key(item.person, item.video, item.utterance)
         published = item.split or self._published.get(item.person)
         split = split_of(item.person, published, self._params.catalog.split)
-        if key == self._last_key:
-            return self._bad(BadRow(key, "the same clip is annotated twice"))
-        self._last_key = key
+        if taken := self._keys.taken_by(item):
+            return self._bad(_second(item, key, taken))
         self.clips[split] += 1
         if names := self._takedowns.covering(item, key):
             self.taken_out.update(names)
@@ -184,6 +179,14 @@ class _Builder:
             status=Status.FILTERED if why else Status.OK,
             detail=why,
         )
+
+
+def _second(item: Annotation, key: str, first: str) -> BadRow:
+    """A clip whose key another has: two of a name would be one sample in a tar."""
+    name = f"{item.person}/{item.video}/{item.utterance}"
+    if name == first:
+        return BadRow(key, "the same clip is annotated twice")
+    return BadRow(name, f"its key {key} is that of {first} too; rename one of them")
 
 
 def _row(**values: object) -> Row:

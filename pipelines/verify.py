@@ -2,8 +2,9 @@
 
 Checks that every manifest accounts for the rows of the one before it, that every tar is whole
 and has the recorded length and sha256, that its members are the indexed ones at the indexed
-offsets, in order, with no clock and no owner, that every picture, landmark array and json
-opens and agrees with the index, and that no tar or clip is there that the index does not know.
+offsets, in order, no two of one name, with no clock and no owner, that every picture, landmark
+array and json opens and agrees with the index, and that no tar or clip is there that the index
+does not know.
 """
 
 from __future__ import annotations
@@ -144,6 +145,9 @@ def _verify_tar(params: Params, name: str, clips: list[Row], full: bool) -> None
             members = tar.getmembers()
     except tarfile.TarError as error:
         raise Lie(f"{url}: not a whole tar: {error}") from None
+    names = Counter(member.name for member in members)
+    if twice := next((name for name, times in names.items() if times > 1), None):
+        raise Lie(f"{url}: two members are called {twice}")
     expected = [member for clip in clips for member in _members(clip)]
     found = [(member.name, member.offset_data, member.size) for member in members]
     if expected != found:

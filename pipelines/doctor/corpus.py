@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from pipelines import storage
-from pipelines.catalog import clip_key, filtered
+from pipelines.catalog import filtered
+from pipelines.clip_keys import clip_key
 from pipelines.doctor import rates
 from pipelines.download import video_name
 from pipelines.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import progress, storage
-from pipelines.catalog import clip_key
+from pipelines.clip_keys import clip_key
 from pipelines.download import video_name
 from pipelines.errors import UserError
 from pipelines.forget.requests import Request

@@ -272,3 +272,24 @@ def test_a_missing_manifest_is_exit_2_and_a_damaged_one_is_one_line(
         path.write_bytes(damaged)
         assert command() in (1, 2)
     assert all(line.startswith("likeness: ") for line in capsys.readouterr().err.splitlines())
+
+
+def test_two_clips_of_one_name_in_a_tar_are_told(finished: Callable[..., Params]) -> None:
+    told = finished([4])
+    engine.run(shard.prepare(told))
+    path = first_tar(told)
+    first, second = manifest.read(told.paths.manifest("shard"))["key"].to_pylist()[:2]
+
+    def rename(rows: list[Row]) -> None:
+        for row in rows:
+            row["key"] = row["key"].replace(second, first)
+
+    for stage in ("catalog", "crop", "landmarks", "shard"):
+        change(told, stage, rename)
+
+    def renamed(member: tarfile.TarInfo) -> None:
+        member.name = member.name.replace(second, first)
+
+    forge(told, repacked(path, renamed))
+    with pytest.raises(Lie, match=f"two members are called {first}"):
+        verify.verify(told)

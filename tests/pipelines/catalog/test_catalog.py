@@ -135,6 +135,29 @@ def test_a_clip_annotated_twice_is_kept_once(
     assert "p_v_u" not in strings_of(rows)
 
 
+def test_two_clips_of_one_key_are_told_by_their_names(
+    tmp_path: Path, build: Callable[..., Any]
+) -> None:
+    for name in ("a/b_c/1", "a-x/b/1", "a_b/c/1", "a_b/c/2"):
+        clip = tmp_path / "metadata" / f"{name}.mp4"
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        clip.touch()
+    sources = {"sources": [{"name": "v", "reader": "mp4"}]}
+    rows = build(catalog=sources)
+    assert [(row["key"], row["status"]) for row in rows] == [
+        ("a_b_c_1", "ok"),
+        ("a-x_b_1", "ok"),
+        ("v/a_b/c/1", "bad_annotation"),
+        ("a_b_c_2", "ok"),
+    ]
+    assert rows[2]["detail"] == (
+        "a_b/c/1: its key a_b_c_1 is that of a/b_c/1 too; rename one of them"
+    )
+    rows = build("video,b_c,,", catalog=sources)
+    assert [row["status"] for row in rows] == ["excluded", "ok", "excluded", "ok"]
+    assert "b_c" not in strings_of([rows[0], rows[2]])
+
+
 def test_damaged_rows_of_the_table_of_people_are_told(
     tree: Path, build: Callable[..., Any]
 ) -> None:
