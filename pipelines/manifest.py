@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ class ManifestReader:
         self._url, self._columns = url, columns
         with self._readable():
             try:
-                self._file = pq.ParquetFile(storage.open_read(url))
+                self._file = pq.ParquetFile(_source(url))
             except FileNotFoundError:
                 raise UserError(f"{url} is missing: run the stage that writes it first") from None
         if lacking := set(columns or ()) - set(self._file.schema_arrow.names):
@@ -102,6 +102,11 @@ class ManifestReader:
         """All rows in order, a row group at a time."""
         with self._readable():
             yield from self._file.iter_batches(ROW_GROUP, columns=columns or self._columns)
+
+
+def _source(url: str) -> str | BinaryIO:
+    """What Arrow opens: its threads must not need the interpreter, which may be ending by then."""
+    return str(storage.local_path(url)) if storage.is_local(url) else storage.open_read(url)
 
 
 def read(url: str, columns: list[str] | None = None) -> pa.Table:
