@@ -24,7 +24,7 @@ from pipelines.forget.held import files, note
 from pipelines.forget.models import Sight
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import unknown, whose
-from pipelines.forget.work import purge
+from pipelines.forget.work import counted, purge
 from pipelines.params import Params, load
 
 KINDS = ("person", "video", "clip")
@@ -104,16 +104,18 @@ def forget(params: Params, project: Path, wanted: Sequence[Request]) -> int:
     book = note(params, project, inforce, forgotten, list(files(params, forgotten)))
     purged = purge(params, forgotten)
     # The index that is here has just been noted: it is known like any other.
-    pictures = runs.purge(params, Sight(inforce, book, None))
+    shown = runs.purge(params, Sight(inforce, book, None))
     note(params, project, inforce, forgotten, purged.files, book)
-    progress.say(f"deleted from {params.paths.work}: {purged.words()}")
-    if pictures:
-        progress.say(f"deleted: pictures and caches of training and evaluation ({pictures})")
+    progress.say(f"deleted from {params.paths.work}: {counted(purged.counts)}")
+    if any(shown.values()):
+        progress.say(f"deleted, as they may show people: {counted(shown)}")
     if forgotten.shared:
         progress.say(f"kept: {len(forgotten.shared)} videos in which others stay")
     steps = [
         "dvc repro    # rewrites only the shards that held them; every other tar keeps its bytes"
     ]
+    if shown["report"]:
+        steps.append("python -m pipelines.report    # where you want the report again")
     if repo is not None:
         steps.append(
             "dvc gc --workspace    # clears the cache of ALL that this workspace does not use"
@@ -145,7 +147,9 @@ def prove(params: Params, project: Path) -> int:
         progress.say(f"note: {words}")
     looked = f"{proof.files:,} files, {proof.bytes / 1e6:,.1f} MB, {len(inforce)} takedowns"
     if proof.findings:
-        progress.complain(f"forget: {len(proof.findings)} things remain ({looked})")
+        count = len(proof.findings)
+        remain = "1 thing remains" if count == 1 else f"{count} things remain"
+        progress.complain(f"forget: {remain} ({looked})")
         return EXIT_STOPPED
     progress.say(f"forget: nothing remains ({looked})")
     return EXIT_OK

@@ -65,6 +65,7 @@ def areas(params: Params, project: Path, repo: repository.Repository | None) -> 
         Area(paths.metrics, "run `dvc repro`"),
         Area(paths.cards, "run `dvc repro`"),
         Area(paths.models, "delete it, then `dvc repro` trains again without them"),
+        Area(runs.report(params), "delete it; `python -m pipelines.report` writes it anew"),
         Area(paths.results, "delete it, then `dvc repro`"),
     ]
     if repo is not None:

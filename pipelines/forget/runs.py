@@ -2,12 +2,13 @@
 
 A run's grids show people of the dataset as they are, and TensorBoard has the same pictures; an
 evaluation has a figure and the user study's page; the caches of shards and of an unfinished
-evaluation hold frames.
+evaluation hold frames; the report shows all of them.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -43,13 +44,33 @@ def shown(params: Params, sight: Sight) -> Iterator[tuple[Path, str]]:
         yield from ((path, why) for path in pictures if path.exists())
 
 
-def purge(params: Params, sight: Sight) -> int:
-    """Delete these pictures and the caches; how many files and folders."""
-    doomed = [path for path, _ in shown(params, sight)]
-    doomed += [folder for name in CACHES if (folder := _here(params) / name).is_dir()]
-    for path in doomed:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return len(doomed)
+def report(params: Params) -> str:
+    """URL of the page that `python -m pipelines.report` writes where no -o says another."""
+    return storage.join(params.paths.results, "report.html")
+
+
+def purge(params: Params, sight: Sight) -> Counter[str]:
+    """Delete these pictures, the caches and the report; how many files of what."""
+    gone: Counter[str] = Counter()
+    for path, _ in shown(params, sight):
+        gone["pictures of training and evaluation"] += _delete(path)
+    for name in CACHES:
+        if (folder := _here(params) / name).is_dir():
+            gone["cached files"] += _delete(folder)
+    if storage.exists(url := report(params)):
+        storage.remove(url)
+        gone["report"] += 1
+    return gone
+
+
+def _delete(path: Path) -> int:
+    """How many files it was."""
+    if not path.is_dir():
+        path.unlink()
+        return 1
+    files = sum(1 for file in path.rglob("*") if not file.is_dir())
+    shutil.rmtree(path)
+    return files
 
 
 def _of_runs(params: Params) -> Iterator[Pictures]:

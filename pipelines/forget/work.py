@@ -37,10 +37,6 @@ class Purged:
     files: list[tuple[Request, int, str]] = field(default_factory=list)
     """(request, bytes, sha256) of their videos and crops."""
 
-    def words(self) -> str:
-        """For people."""
-        return ", ".join(f"{n} {what}" for what, n in self.counts.items() if n) or "nothing"
-
 
 @dataclass
 class Owners:
@@ -62,6 +58,11 @@ def files_below(url: str) -> Iterator[str]:
     fs, path = fsspec.url_to_fs(url)
     fs.invalidate_cache()
     yield from (fs.unstrip_protocol(name) for name in sorted(fs.find(path)))
+
+
+def counted(counts: Counter[str]) -> str:
+    """How many of what, for people."""
+    return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "nothing"
 
 
 def inside(folder: str, url: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from leaver import LEAVER, OWN, STRANGER, asked, index_of, safetensors
 
 from pipelines import storage
@@ -62,6 +63,43 @@ def test_pictures_of_runs_that_held_them_go(
     after = check.check(worked, tmp_path, inforce, whose(worked, inforce))
     assert after.findings == []
     assert {line.split(": ")[0].split("/")[-3] for line in after.saw} == {"theirs", "unknown"}
+
+
+def test_a_typo_does_not_say_that_pictures_went(
+    worked: Params, params_file: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty folders of caches are no pictures."""
+    Path(worked.paths.work, "shard_cache", "tars").mkdir(parents=True)
+    assert main(["--params", params_file(worked), "--person", "id0O017"]) == 0
+    said = capsys.readouterr()
+    assert "no annotation knows this person" in said.err
+    assert "show people" not in said.out
+
+
+def test_the_report_goes_and_one_that_came_back_is_told(
+    worked: Params,
+    tmp_path: Path,
+    params_file: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    exit_codes: list[int],
+) -> None:
+    """No stage of DVC writes it: `dvc repro` would not help."""
+    params_path = params_file(worked)
+    report = Path(worked.paths.results, "report.html")
+    report.parent.mkdir(parents=True)
+    report.write_text(LEAVER)
+    cache = Path(worked.paths.work, "evaluate", "frames")
+    cache.mkdir(parents=True)
+    (cache / "a").write_bytes(b"a face")
+    (cache / "b").write_bytes(b"another")
+    assert main(["--params", params_path, "--person", LEAVER]) == 0
+    assert not report.exists() and not cache.exists()
+    said = capsys.readouterr().out
+    assert "2 cached files, 1 report" in said and "python -m pipelines.report " in said
+    report.write_text(LEAVER)
+    assert main(["--params", params_path, "--check"]) == 1
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "report.html" in line]
+    assert "python -m pipelines.report` writes it anew" in told and "dvc repro" not in told
 
 
 def test_nothing_is_deleted_while_nobody_is_forgotten(worked: Params, tmp_path: Path) -> None:

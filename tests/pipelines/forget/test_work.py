@@ -36,7 +36,7 @@ def test_what_is_deleted_and_what_stays(
     assert storage.digest_bytes(body + b"2202.mp4") not in whats
     assert len(purged.files) == 4
     again = work.purge(worked, forgotten)
-    assert again.words() == "nothing"
+    assert work.counted(again.counts) == "nothing"
 
 
 def test_a_video_that_waits_for_its_record_stays(
