@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,12 @@ from pipelines.command import arguments, guarded
 from pipelines.errors import UserError
 from pipelines.manifest import ROW_GROUP, ManifestWriter
 from pipelines.params import Params, load
-from pipelines.params.dataset import Filters, Source, Split
+from pipelines.params.dataset import Filters, Source
 from pipelines.schemas import BOX, CATALOG
 from pipelines.sources import READERS
 from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
+from pipelines.splits import REMEDY, misfit, split_of, stable_fraction
 from pipelines.statuses import Status
 from pipelines.summary import Summary, exit_status, write_metrics
 from pipelines.takedowns import Takedowns, read_takedowns
@@ -40,24 +40,6 @@ STAGE = "catalog"
 
 
 # --- rules of one row ------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1024)  # neighbours share person and video
-def stable_fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone."""
-    text = ":".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
-
-
-def split_of(person: str, published: str | None, split: Split) -> str:
-    """train, val or test: as published for the clip or its person, else the same for all clips
-    of a person."""
-    if split.use_published and published in ("val", "test"):
-        return published
-    at = stable_fraction("split", split.seed, person)
-    if at < split.test:
-        return "test"
-    return "val" if at < split.test + split.val else "train"
 
 
 def bucket_of(video: str, buckets: int) -> int:
@@ -101,6 +83,8 @@ class _Builder:
         if source.people:
             people, self.people_rows = read_people(self._root / source.people)
             self._published = {name: person.split for name, person in people.items()}
+        self._people: set[str] = set()
+        self._check_table()
         self._keys = Keys()
         self.taken_out: set[str] = set()
         """Identifiers of the takedowns that were met."""
@@ -115,6 +99,14 @@ class _Builder:
             yield self._bad(bad)
         for item in READERS[self._source.reader](self._root / self._source.path):
             yield self._bad(item) if isinstance(item, BadRow) else self._clip(item)
+        self._check_table()
+
+    def _check_table(self) -> None:
+        """Raise SourceError where the table of people cannot split those met so far."""
+        if not (self._source.people and self._params.catalog.split.use_published):
+            return
+        if why := misfit(self._published, self._people):
+            raise SourceError(f"{self._root / self._source.people}: {why}; {REMEDY}")
 
     def _bad(self, bad: BadRow) -> Row:
         where = f"{self._source.name}/{bad.where}"
@@ -143,6 +135,7 @@ class _Builder:
 
     def _clip(self, item: Annotation) -> Row:
         key = clip_key(item.person, item.video, item.utterance)
+        self._people.add(item.person)
         published = item.split or self._published.get(item.person)
         split = split_of(item.person, published, self._params.catalog.split)
         if taken := self._keys.taken_by(item):

@@ -27,6 +27,7 @@ from pipelines.site.fetch import head, mirror_folder, mirror_urls
 from pipelines.sources import READERS
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
+from pipelines.splits import REMEDY, misfit
 from pipelines.statuses import Status
 from pipelines.takedowns import read_takedowns
 
@@ -34,6 +35,8 @@ SIGNED_IN = {"SID", "SAPISID", "LOGIN_INFO", "__Secure-1PSID", "__Secure-3PSID"}
 """Google's cookies of an account; without one of them YouTube sees a visitor."""
 SOON = 2 * 86400
 SAMPLES = 3
+CLIPS = 1000
+"""Of a source, whose people are looked up in its table."""
 PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
@@ -50,24 +53,30 @@ def variables(params: Params) -> Verdicts:
 
 
 def lists(params: Params) -> Verdicts:
-    """Every source gives a first clip, and its list of people opens."""
+    """Every source gives a first clip, and its list of people is of these people."""
     root = Path(params.catalog.metadata)
     for source in params.catalog.sources:
         name = f"list {source.name}"
         remedy = f"see catalog.sources.{source.name} in params.yaml"
         try:
-            if source.people:
-                read_people(root / source.people)
-            first = next(iter(READERS[source.reader](root / source.path)), None)
+            table = read_people(root / source.people)[0] if source.people else {}
+            rows = list(islice(READERS[source.reader](root / source.path), CLIPS))
         except (SourceError, OSError) as error:
             yield fail(name, str(error), remedy)
             continue
-        if first is None:
+        if not rows:
             yield fail(name, f"{root / source.path} holds no annotation", remedy)
-        elif isinstance(first, BadRow):
-            yield warn(name, f"its first line cannot be read: {first.reason}", remedy)
+        elif isinstance(rows[0], BadRow):
+            yield warn(name, f"its first line cannot be read: {rows[0].reason}", remedy)
         else:
             yield ok(name, f"{root / source.path} opens")
+        if source.people and params.catalog.split.use_published:
+            published = {person.id: person.split for person in table.values()}
+            met = {row.person for row in rows if not isinstance(row, BadRow)}
+            if why := misfit(published, met):
+                # Those met first need not be like all the others.
+                say = warn if len(rows) == CLIPS and not misfit(published) else fail
+                yield say(f"people {source.name}", f"{root / source.people}: {why}", REMEDY)
 
 
 def takedowns(params: Params) -> Verdicts:

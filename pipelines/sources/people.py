@@ -29,7 +29,7 @@ _NO_HEADER = {
     4: {"id": 0, "name": 1, "gender": 2, "set": 3},
 }
 _GENDERS = {"m": "m", "male": "m", "f": "f", "female": "f", "": None}
-_SPLITS = {"dev": None, "train": None, "": None, "val": "val", "test": "test"}
+_SPLITS = {"dev": "train", "train": "train", "": None, "val": "val", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Person:
     """m or f, as published."""
     nationality: str | None
     split: str | None
-    """val or test where the publisher says so."""
+    """train (the publishers' dev), val or test."""
 
 
 def read_people(path: Path) -> tuple[dict[str, Person], list[BadRow]]:

@@ -161,7 +161,9 @@ def test_two_clips_of_one_key_are_told_by_their_names(
 def test_damaged_rows_of_the_table_of_people_are_told(
     tree: Path, build: Callable[..., Any]
 ) -> None:
-    (tree / "meta.csv").write_text("VoxCeleb2 ID,VGGFace2 ID,Gender,Set\nid00000,n1,m,tset\n")
+    (tree / "meta.csv").write_text(
+        "VoxCeleb2 ID,VGGFace2 ID,Gender,Set\nid00000,n1,m,tset\nid00001,n2,f,dev\n"
+    )
     rows = build(catalog={"sources": [{"name": "v", "reader": "voxceleb2", "people": "meta.csv"}]})
     assert rows[0]["detail"] == "meta.csv:2: set is 'tset', not dev or test"
 
@@ -196,6 +198,34 @@ def test_a_source_that_cannot_be_read_is_one_line_and_exit_2(
     assert line.startswith(f"likeness: {words}{tree}")
     assert list((tmp_path / "data").iterdir()) == []
     assert list((tmp_path / "work" / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("VoxCeleb2 ID,VGGFace2 ID,Gender\nid00000,n0,m\nid00001,n1,f\n", "the column Set"),
+        ("VoxCeleb2 ID,Set\nid00000,\nid00001,\n", "the column Set"),
+        ("id00000,m\nid00001,f\n", "no line of it can be read as a person"),
+        ("ID,Set\nid10001,dev\nid10002,test\nid10003,dev\n", "knows 0 of the 8 people met"),
+    ],
+)
+def test_a_table_that_gives_these_people_no_split_stops(
+    tree: Path,
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    table: str,
+    words: str,
+) -> None:
+    (tree / "meta.csv").write_text(table)
+    settings = {"sources": [{"name": "v", "reader": "voxceleb2", "people": "meta.csv"}]}
+    assert command(catalog=settings) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"likeness: catalog.sources.v: {tree}/meta.csv: ")
+    assert words in line and "leave it out" in line
+    assert list((tmp_path / "data").iterdir()) == []
+    # Nothing is asked of it where nothing is taken from it.
+    assert command(catalog=settings | {"split": {"use_published": False}, "max_bad": 1.0}) == 0
 
 
 def test_too_much_damage_is_exit_3_with_the_manifest_complete(

@@ -11,8 +11,8 @@ from eight_people import PEOPLE, annotate, places
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.catalog import bucket_of, split_of, stable_fraction
-from pipelines.params.dataset import Split
+from pipelines.catalog import bucket_of
+from pipelines.splits import stable_fraction
 
 
 def test_all_clips_of_a_person_land_in_one_split(tree: Path, build: Callable[..., Any]) -> None:
@@ -61,13 +61,6 @@ def test_people_whom_the_publisher_tore_apart_are_told(
     rows = build(catalog={"sources": [source], "split": {"val": 0.0, "use_published": False}})
     assert {row["split"] for row in rows} == {"train"}
     assert "several splits" not in capsys.readouterr().err
-
-
-@given(st.text(), st.integers(), st.floats(0, 0.5), st.floats(0, 0.49))
-def test_splits_grow_without_moving_people(person: str, seed: int, val: float, test: float) -> None:
-    small = split_of(person, None, Split(seed=seed, val=val / 2, test=test))
-    large = split_of(person, None, Split(seed=seed, val=val, test=test))
-    assert small == large or (small, large) == ("train", "val")
 
 
 @given(st.text(), st.integers(1, 1000))

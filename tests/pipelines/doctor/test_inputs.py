@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from dvc.cli import main as dvc
-from visit import Found, lines, told
+from visit import Found, clips, lines, told
 
 from pipelines.doctor import inputs
 from pipelines.doctor.verdict import Verdict
@@ -110,6 +110,27 @@ def test_takedowns_and_lists(make_params: MakeParams, tmp_path: Path) -> None:
     assert "takedowns.csv:2" in lines(inputs.takedowns(params))
     assert told(inputs.takedowns(params)) == {"takedowns": "fail"}
     assert told(inputs.lists(params)) == {"list vox": "fail"}
+
+
+def test_a_table_of_other_people_is_told_before_the_run(
+    make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"name": "vox", "reader": "voxceleb2", "people": "meta.csv"}
+    params = make_params(catalog={"sources": [source]})
+    clips(params)
+    for table, words in (
+        ("ID,Set\nid0,dev\nid1,test\n", ""),
+        ("ID,Gender\nid0,m\nid1,f\n", "the column Set is missing"),
+        ("ID,Set\nid10001,dev\nid10002,test\n", "knows 0 of the 2 people"),
+    ):
+        (tmp_path / "metadata" / "meta.csv").write_text(table)
+        found = {"people vox": "fail"} if words else {}
+        assert told(inputs.lists(params)) == {"list vox": "ok"} | found
+        assert words in lines(inputs.lists(params))
+    drawn = make_params(catalog={"sources": [source], "split": {"use_published": False}})
+    assert told(inputs.lists(drawn)) == {"list vox": "ok"}
+    monkeypatch.setattr(inputs, "CLIPS", 1)  # of the others it may know more
+    assert told(inputs.lists(params)) == {"list vox": "ok", "people vox": "warn"}
 
 
 def test_dvc(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

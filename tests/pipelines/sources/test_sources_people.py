@@ -39,7 +39,7 @@ def test_voxceleb1(tmp_path, change):
     people, bad = read(tmp_path, change(VOX1))
     assert not bad
     assert people == {
-        "id10001": Person("id10001", "A.J._Buckley", "m", "Ireland", None),
+        "id10001": Person("id10001", "A.J._Buckley", "m", "Ireland", "train"),
         "id10270": Person("id10270", "Eartha_Kitt", "f", "New Zealand", "test"),
     }
 
@@ -51,7 +51,7 @@ def test_voxceleb1(tmp_path, change):
 def test_voxceleb2(tmp_path, change):
     people, bad = read(tmp_path, change(VOX2))
     assert not bad
-    assert people["id00012"] == Person("id00012", "n000012", "m", None, None)
+    assert people["id00012"] == Person("id00012", "n000012", "m", None, "train")
     assert people["id00017"].split == "test"
 
 
