@@ -28,7 +28,7 @@ from pipelines.manifest import ROW_GROUP, ManifestWriter
 from pipelines.params import Params, load
 from pipelines.params.dataset import Filters, Source
 from pipelines.schemas import BOX, CATALOG
-from pipelines.sources import READERS
+from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
 from pipelines.splits import REMEDY, misfit, split_of, stable_fraction
@@ -77,7 +77,7 @@ class _Builder:
 
     def __init__(self, source: Source, params: Params, takedowns: Takedowns) -> None:
         self._source, self._params, self._takedowns = source, params, takedowns
-        self._root = Path(params.catalog.metadata)
+        self._root = metadata_folder(params.catalog.metadata)
         self._published: dict[str, str | None] = {}
         self.people_rows: list[BadRow] = []
         if source.people:

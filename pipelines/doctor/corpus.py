@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,7 +16,7 @@ from pipelines.errors import UserError
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
 from pipelines.site.fetch import mirror_urls
-from pipelines.sources import READERS
+from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.statuses import Status
 from pipelines.takedowns import read_takedowns
@@ -132,9 +131,10 @@ def _catalog(params: Params) -> Iterator[dict[str, Any]]:
 
 def _annotations(params: Params) -> Iterator[dict[str, Any]]:
     takedowns = read_takedowns(params.catalog.takedowns)
+    root = metadata_folder(params.catalog.metadata)
     for source in params.catalog.sources:
         try:
-            for item in READERS[source.reader](Path(params.catalog.metadata) / source.path):
+            for item in READERS[source.reader](root / source.path):
                 if isinstance(item, BadRow) or filtered(item, params.catalog.filters):
                     continue
                 if not takedowns.covering(item, clip_key(item.person, item.video, item.utterance)):

@@ -23,8 +23,9 @@ from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
 from pipelines.errors import UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.site.fetch import head, mirror_folder, mirror_urls
-from pipelines.sources import READERS
+from pipelines.params.places import mirror_folder
+from pipelines.site.fetch import head, mirror_urls
+from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
 from pipelines.splits import REMEDY, misfit
@@ -54,7 +55,7 @@ def variables(params: Params) -> Verdicts:
 
 def lists(params: Params) -> Verdicts:
     """Every source gives a first clip, and its list of people is of these people."""
-    root = Path(params.catalog.metadata)
+    root = metadata_folder(params.catalog.metadata)
     for source in params.catalog.sources:
         name = f"list {source.name}"
         remedy = f"see catalog.sources.{source.name} in params.yaml"
@@ -213,7 +214,7 @@ def _videos(params: Params) -> Iterator[str]:
             # Spread over the list: its head may be the part that was fetched first.
             yield from ids[:: max(1, len(ids) // SAMPLES)]
         return
-    root = Path(params.catalog.metadata)
+    root = metadata_folder(params.catalog.metadata)
     for source in params.catalog.sources:
         seen = set()
         for item in READERS[source.reader](root / source.path):

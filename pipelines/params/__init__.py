@@ -1,8 +1,9 @@
 """params.yaml as frozen, typed models.
 
 An unknown key, a wrong type or an impossible value stops with the key, the reason and the
-nearest right key. A stage's models hold exactly what decides its output; `beam`, `ray` and
-`download`'s manners (rate, proxy, cookies) change how a stage runs, never what it writes.
+nearest right key; a file where a folder is meant (`places.py`) with the key and the path. A stage's
+models hold exactly what decides its output; `beam`, `ray` and `download`'s manners (rate, proxy,
+cookies) change how a stage runs, never what it writes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pipelines.errors import UserError, nearest
 from pipelines.params.dataset import Beam, Card, Catalog, Crop, Download, LandmarkParams, Shard
 from pipelines.params.model import Model, Name
+from pipelines.params.places import misplaced
 from pipelines.params.training import Adapt, Animate, Evaluate, Ray, Setting
 
 
@@ -126,10 +128,13 @@ def load(path: str | Path) -> Params:
     except ValueError as error:
         raise UserError(f"{path}: an alias holds itself: {error}") from None
     try:
-        return Params.model_validate_json(text)
+        params = Params.model_validate_json(text)
+        wrong = list(misplaced(params))
     except ValidationError as error:
-        lines = [f"{path}: {_explain(e)}" for e in error.errors()]
-        raise UserError("\n".join(lines)) from None
+        wrong = [_explain(e) for e in error.errors()]
+    if wrong:
+        raise UserError("\n".join(f"{path}: {line}" for line in wrong))
+    return params
 
 
 def _explain(error: Any) -> str:

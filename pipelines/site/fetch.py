@@ -23,6 +23,7 @@ from typing import Any
 from pipelines import storage
 from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail
 from pipelines.params.dataset import Download
+from pipelines.params.places import mirror_folder
 from pipelines.site.fetch_errors import TOO_LARGE, TOO_LONG, FetchError, from_yt_dlp
 from pipelines.statuses import Status
 
@@ -47,12 +48,6 @@ def mirror_urls(mirror: str, video: str, extensions: tuple[str, ...]) -> list[st
     template = mirror if "{video_id}" in mirror else mirror.rstrip("/") + "/{video_id}.{ext}"
     urls = (template.replace("{video_id}", video).replace("{ext}", ext) for ext in extensions)
     return list(dict.fromkeys(urls))
-
-
-def mirror_folder(mirror: str) -> Path:
-    """The folder of a local mirror below which all its videos lie."""
-    fixed, template, _ = mirror.partition("{video_id}")
-    return storage.local_path(fixed + "x").parent if template else storage.local_path(mirror)
 
 
 def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:

@@ -6,6 +6,9 @@ and where the data is published under which terms.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from pipelines.errors import UserError
 from pipelines.sources.base import Reader
 from pipelines.sources.hdtf import hdtf
 from pipelines.sources.mp4 import mp4
@@ -21,3 +24,13 @@ READERS: dict[str, Reader] = {
     "talkinghead1kh": talkinghead1kh,
     "mp4": mp4,
 }
+
+
+def metadata_folder(path: str) -> Path:
+    """`catalog.metadata`. Raises UserError where it is not there: no source is to blame then."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(
+            f"catalog.metadata: {path}: no such folder; fetch the published lists or mend the path"
+        )
+    return folder

@@ -200,6 +200,16 @@ def test_a_source_that_cannot_be_read_is_one_line_and_exit_2(
     assert list((tmp_path / "work" / "tmp").iterdir()) == []
 
 
+def test_a_mistyped_metadata_folder_blames_no_source(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert command() == 2
+    assert capsys.readouterr().err == (
+        f"likeness: catalog.metadata: {tmp_path}/metadata: no such folder; "
+        "fetch the published lists or mend the path\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [

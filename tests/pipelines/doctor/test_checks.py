@@ -79,8 +79,8 @@ def test_every_check_runs_here(
     assert main(["--params", params_file(params)]) == 1
     said = capsys.readouterr().out.splitlines()
     failed = {line.split("  ")[1].strip() for line in said if line.startswith("fail")}
-    assert failed <= {"list vox", "space", "weights"}
-    assert "list vox" in failed
+    assert failed <= {"annotations", "space", "weights"}
+    assert "annotations" in failed
     assert all(line.split(" ")[0] in ("ok", "warn", "fail") for line in said[:-1])
     assert said[-1].startswith("doctor: ")
     assert not list(tmp_path.glob("work/*")), "a check leaves nothing behind"

@@ -16,6 +16,7 @@ from visit import Found, clips, lines, told
 
 from pipelines.doctor import inputs
 from pipelines.doctor.verdict import Verdict
+from pipelines.errors import UserError
 from pipelines.params import Params
 
 MakeParams = Callable[..., Params]
@@ -109,6 +110,9 @@ def test_takedowns_and_lists(make_params: MakeParams, tmp_path: Path) -> None:
     (tmp_path / "takedowns.csv").write_text("kind,id,date,reason\npersn,x,,\n")
     assert "takedowns.csv:2" in lines(inputs.takedowns(params))
     assert told(inputs.takedowns(params)) == {"takedowns": "fail"}
+    with pytest.raises(UserError, match=r"^catalog.metadata: .*metadata: no such folder; fetch"):
+        list(inputs.lists(params))
+    (tmp_path / "metadata").mkdir()
     assert told(inputs.lists(params)) == {"list vox": "fail"}
 
 
