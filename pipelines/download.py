@@ -170,8 +170,13 @@ class DownloadWorker:
 
 
 def video_name(clip: Row) -> str:
-    """What a clip's video is called in downloads.parquet; ready crops are told by person too."""
-    return f"{clip['person']}/{clip['video']}" if clip["media"] else str(clip["video"])
+    """What a clip's video is called in downloads.parquet.
+
+    A site has one of a name, whoever names it; ready crops are their source's and person's own.
+    """
+    if not clip["media"]:
+        return str(clip["video"])
+    return f"{clip['source']}/{clip['person']}/{clip['video']}"
 
 
 def _probe(path: Path) -> Probe:

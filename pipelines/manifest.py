@@ -120,6 +120,11 @@ def clip_names(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
     return pc.binary_join_element_wise(rows["source"], rows["key"], "/")
 
 
+def ready_names(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+    """`source/person/video` of each row: what downloads.parquet calls it if its crops are ready."""
+    return pc.binary_join_element_wise(rows["source"], rows["person"], rows["video"], "/")
+
+
 class ManifestWriter:
     """Writes a manifest row group by row group; the file appears when the block ends well."""
 

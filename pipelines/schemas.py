@@ -66,7 +66,7 @@ CATALOG = pa.schema(
 DOWNLOADS = pa.schema(
     [
         pa.field("source", pa.string(), False),
-        pa.field("video", pa.string(), False),
+        pa.field("video", pa.string(), False),  # of ready crops: source/person/video
         *_VERDICT,
         pa.field("origin", pa.string()),  # site, mirror or local
         pa.field("url", pa.string()),  # where it was asked for; secrets redacted

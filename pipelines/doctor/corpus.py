@@ -123,7 +123,16 @@ def _is_built(params: Params) -> bool:
 
 
 def _catalog(params: Params) -> Iterator[dict[str, Any]]:
-    columns = ["person", "video", "utterance", "first_frame", "frames", "fps", "segment_start"]
+    columns = [
+        "source",
+        "person",
+        "video",
+        "utterance",
+        "first_frame",
+        "frames",
+        "fps",
+        "segment_start",
+    ]
     reader = ManifestReader(params.paths.manifest("catalog"), [*columns, "media", "status"])
     for batch in reader.batches():
         yield from (row for row in batch.to_pylist() if row["status"] == Status.OK)
@@ -139,6 +148,7 @@ def _annotations(params: Params) -> Iterator[dict[str, Any]]:
                     continue
                 if not takedowns.covering(item, clip_key(item.person, item.video, item.utterance)):
                     yield {
+                        "source": source.name,
                         "person": item.person,
                         "video": item.video,
                         "first_frame": item.first_frame,

@@ -56,10 +56,11 @@ class Forgotten:
         """The request that takes out a row of any manifest, or the facts of a sample."""
         if "person" in row:
             return self.request(row["person"], row["video"], row.get("key", ""))
-        video = row["video"]  # of a downloads row: the id, or person/id for ready crops
-        person, slash, name = video.partition("/")
-        found = self.videos.get(video)
-        return found or (self.request(person, name, "") if slash else self.request("", video, ""))
+        # Of a downloads row: the id, or for ready crops source/person/id (of old ones person/id).
+        video: str = row["video"]
+        who, _, name = video.rpartition("/")
+        person = who.rpartition("/")[2]
+        return self.videos.get(video) or self.request(person, name, "") or self.ids.get(name)
 
     def all_of_row(self, row: Row) -> list[Request]:
         """Every request that a row falls under: a clip's own besides its person's."""
@@ -125,8 +126,8 @@ def _rows(params: Params, forgotten: Forgotten) -> Iterator[Row]:
             for item in READERS[source.reader](root / source.path):
                 if not isinstance(item, BadRow):
                     key = clip_key(item.person, item.video, item.utterance)
-                    row = {"person": item.person, "video": item.video, "key": key}
-                    yield row | {"utterance": item.utterance, "media": item.media}
+                    row = {"source": source.name, "person": item.person, "video": item.video}
+                    yield row | {"key": key, "utterance": item.utterance, "media": item.media}
         except (SourceError, OSError) as error:
             forgotten.unread.append(f"{source.name}: {error}")
     url = params.paths.manifest("catalog")

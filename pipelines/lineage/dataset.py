@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import manifest, storage
+from pipelines.download import video_name
 from pipelines.errors import UserError
 from pipelines.params import MANIFESTS, Params
 from pipelines.schemas import IDENTITY
@@ -136,6 +137,8 @@ class Project:
             columns = ["source", "video", "status"] if stage == "download" else [*IDENTITY]
             if stage not in ("download", "shard"):
                 columns.append("status")
+            if stage == "catalog":
+                columns.append("media")
             if (table := self.table(stage, columns)) is None:
                 continue
             if stage == "download":
@@ -143,9 +146,7 @@ class Project:
             else:
                 rows = asked.rows(table)
             if stage == "catalog":
-                people, names = rows["person"].to_pylist(), rows["video"].to_pylist()
-                # Ready crops are told by person too, as `download.video_name` has it.
-                videos = {*names, *(f"{p}/{v}" for p, v in zip(people, names, strict=True))}
+                videos = {video_name(row) for row in rows.to_pylist()}
             words = rows["status"].to_pylist() if stage != "shard" else ["ok"] * len(rows)
             found[stage] = Counter(words)
         return found

@@ -90,7 +90,7 @@ def read_funnel(params: Params) -> Funnel:
         failed.update(zip(bad["video"].to_pylist(), bad["status"].to_pylist(), strict=True))
 
     download.clips_in = catalog.clips_out
-    for batch in _batches(params, "crop", "person", "video"):
+    for batch in _batches(params, "crop", "source", "person", "video"):
         missing = batch.filter(pc.equal(batch["status"], Status.SOURCE_MISSING))
         blamed = [_blame(failed, row) for row in missing.to_pylist()]
         download.losses.update(status for status in blamed if status)
@@ -126,8 +126,9 @@ def _lost(rows: Counter[str]) -> Counter[str]:
 
 
 def _blame(failed: dict[str, str], clip: dict[str, str]) -> str | None:
-    """The status of the download that a clip waits for; ready crops are named by person too."""
-    return failed.get(clip["video"]) or failed.get(f"{clip['person']}/{clip['video']}")
+    """The status of the download that a clip waits for."""
+    ready = f"{clip['source']}/{clip['person']}/{clip['video']}"
+    return failed.get(clip["video"]) or failed.get(ready)
 
 
 def _agree(before: str, handed_on: int, after: str, rows: int) -> None:

@@ -38,9 +38,8 @@ def read_verdicts(data: str) -> pa.Table:
     landmark_at = _find(cut, manifest.clip_names(landmarks))
     _complete(cut, landmark_at, data, "landmarks")
 
-    # Ready crops are downloads of their own, named by person too.
-    both = pc.binary_join_element_wise(catalog["person"], catalog["video"], "/")
-    lost_at = pc.coalesce(_find(catalog["video"], failed["video"]), _find(both, failed["video"]))
+    ready = manifest.ready_names(catalog)
+    lost_at = pc.coalesce(_find(catalog["video"], failed["video"]), _find(ready, failed["video"]))
     missing = pc.fill_null(pc.equal(crop_status, Status.SOURCE_MISSING), False)
     lost_at = pc.if_else(missing, lost_at, pa.scalar(None, pa.int32()))
 

@@ -271,11 +271,11 @@ def test_ready_crops_are_described_where_they_lie(
         clips.append({"video": "aaa", "utterance": utterance, "media": f"id1/aaa/{utterance}.mp4"})
     clips.append({"video": "bbb", "media": "id1/bbb/00001.mp4"})
     rows = run(clips)
-    assert list(rows) == ["id1/aaa", "id1/bbb"]
-    row = rows["id1/aaa"]
+    assert list(rows) == ["vox/id1/aaa", "vox/id1/bbb"]
+    row = rows["vox/id1/aaa"]
     assert (row["status"], row["origin"], row["path"]) == ("ok", "local", None)
     assert row["bytes"] == sum(path.stat().st_size for path in (tree / "id1" / "aaa").iterdir())
-    assert (rows["id1/bbb"]["status"], rows["id1/bbb"]["detail"]) == (
+    assert (rows["vox/id1/bbb"]["status"], rows["vox/id1/bbb"]["detail"]) == (
         "removed",
         "00001.mp4 is gone",
     )
@@ -283,5 +283,24 @@ def test_ready_crops_are_described_where_they_lie(
     make_video(tree / "id1" / "aaa" / "00002.mp4", frames=9, seed=1)
     make_video(tree / "id1" / "bbb" / "00001.mp4", frames=3)
     again = run(clips)
-    assert again["id1/aaa"]["sha256"] != row["sha256"]
-    assert again["id1/bbb"]["status"] == "ok"
+    assert again["vox/id1/aaa"]["sha256"] != row["sha256"]
+    assert again["vox/id1/bbb"]["status"] == "ok"
+
+
+def test_two_sources_of_ready_crops_may_use_the_same_names(
+    run: Run, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    clips: list[str | Row] = []
+    for seed, source in enumerate(("one", "two")):
+        media = f"{source}/id1/aaa/00001.mp4"
+        make_video(tmp_path / "metadata" / media, frames=3, seed=seed)
+        clips.append({"source": source, "video": "aaa", "media": media})
+    clips.append("aaa")  # and a site's video may
+    rows = run(clips, url="http://127.0.0.1:1/{video_id}")
+    assert list(rows) == ["one/id1/aaa", "two/id1/aaa", "aaa"]
+    one, two, _ = rows.values()
+    assert (one["source"], two["source"]) == ("one", "two")
+    assert one["sha256"] != two["sha256"]
+    (tmp_path / "metadata" / "two" / "id1" / "aaa" / "00001.mp4").unlink()
+    rows = run(clips, url="http://127.0.0.1:1/{video_id}")
+    assert [row["status"] for row in rows.values()][:2] == ["ok", "removed"]

@@ -33,6 +33,23 @@ def test_a_video_and_a_clip(params: Params) -> None:
     assert [r.id for r in unknown(forgotten)] == ["nobody7"]
 
 
+def test_ready_crops_are_their_source_s_and_person_s_own(
+    make_params: Callable[..., Params], tmp_path: Path
+) -> None:
+    for name in ("one/p1/v/1", "two/p1/v/1", "two/p2/v/1"):
+        clip = tmp_path / "metadata" / f"{name}.mp4"
+        clip.parent.mkdir(parents=True)
+        clip.touch()
+    sources = [{"name": name, "reader": "mp4", "path": name} for name in ("one", "two")]
+    params = make_params(catalog={"sources": sources})
+    forgotten = whose(params, asked(params, "person,p1"))
+    assert set(forgotten.videos) == {"one/p1/v", "two/p1/v"}
+    (request,) = forgotten.requests
+    # An older manifest in the cache names no source.
+    for video, found in (("two/p1/v", request), ("p1/v", request), ("two/p2/v", None), ("v", None)):
+        assert forgotten.of_row({"video": video}) == found
+
+
 def test_the_catalog_knows_what_the_lists_no_longer_tell(
     params: Params, tmp_path: Path, write_manifest: Callable[..., None]
 ) -> None:

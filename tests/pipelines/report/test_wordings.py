@@ -98,13 +98,13 @@ def test_the_first_stage_to_say_no_counts(made):
     assert all(row["status"] == "ok" for row in rows if row["stage"] == "shard")
 
 
-def test_ready_crops_are_blamed_by_person_too(tmp_path):
+def test_ready_crops_are_blamed_by_source_and_person(tmp_path):
     from pipelines.schemas import CATALOG, DOWNLOADS, INDEX
 
     params = make_params(tmp_path)
     names = {"source": "vox", "key": "id1_v1_1", "person": "id1", "video": "v1", "utterance": "1"}
     write(params, "catalog", [names | {"status": "ok", "media": "a.mp4"}], CATALOG)
-    bad = {"source": "vox", "video": "id1/v1", "status": "corrupt", "detail": "no frames"}
+    bad = {"source": "vox", "video": "vox/id1/v1", "status": "corrupt", "detail": "no frames"}
     write(params, "download", [bad], DOWNLOADS)
     write(params, "crop", [names | {"status": "source_missing"}], CROPS)
     write(params, "landmarks", [], LANDMARKS)
