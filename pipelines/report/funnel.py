@@ -83,16 +83,15 @@ def read_funnel(params: Params) -> Funnel:
     catalog.losses = _lost(catalog.rows)
 
     # Only what failed is remembered: the crops are asked which clips that cost.
-    failed: dict[str, str] = {}
+    said: dict[str, str] = {}
     for batch in _batches(params, "download", "video"):
         _count(download, batch)
-        bad = batch.filter(pc.not_equal(batch["status"], "ok"))
-        failed.update(zip(bad["video"].to_pylist(), bad["status"].to_pylist(), strict=True))
+        said.update(zip(batch["video"].to_pylist(), batch["status"].to_pylist(), strict=True))
 
     download.clips_in = catalog.clips_out
     for batch in _batches(params, "crop", "source", "person", "video"):
         missing = batch.filter(pc.equal(batch["status"], Status.SOURCE_MISSING))
-        blamed = [_blame(failed, row) for row in missing.to_pylist()]
+        blamed = [_blame(said, row) for row in missing.to_pylist()]
         download.losses.update(status for status in blamed if status)
         _count(crop, batch)
     crop.clips_in = download.clips_out
@@ -125,10 +124,11 @@ def _lost(rows: Counter[str]) -> Counter[str]:
     return Counter({status: n for status, n in rows.items() if status != Status.OK})
 
 
-def _blame(failed: dict[str, str], clip: dict[str, str]) -> str | None:
-    """The status of the download that a clip waits for."""
-    ready = f"{clip['source']}/{clip['person']}/{clip['video']}"
-    return failed.get(clip["video"]) or failed.get(ready)
+def _blame(said: dict[str, str], clip: dict[str, str]) -> str | None:
+    """The status of the failed download that a clip waits for, if it is that."""
+    ready = f"{clip['source']}/{clip['person']}/{clip['video']}"  # a site's video has no such row
+    status = said.get(ready) or said.get(clip["video"])
+    return None if status == Status.OK else status
 
 
 def _agree(before: str, handed_on: int, after: str, rows: int) -> None:

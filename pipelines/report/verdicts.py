@@ -22,7 +22,7 @@ def read_verdicts(data: str) -> pa.Table:
     the download's own status and words. Raises UserError where manifests are missing or are of
     different runs.
     """
-    catalog = _read(data, "catalog", [*IDENTITY, "split", "status", "detail"])
+    catalog = _read(data, "catalog", [*IDENTITY, "split", "media", "status", "detail"])
     crops = _read(data, "crop", ["source", "key", "status", "detail"])
     landmarks = _read(data, "landmarks", ["source", "key", "status", "detail"])
     downloads = _read(data, "download", ["video", "status", "detail"])
@@ -38,10 +38,10 @@ def read_verdicts(data: str) -> pa.Table:
     landmark_at = _find(cut, manifest.clip_names(landmarks))
     _complete(cut, landmark_at, data, "landmarks")
 
-    ready = manifest.ready_names(catalog)
-    lost_at = pc.coalesce(_find(catalog["video"], failed["video"]), _find(ready, failed["video"]))
+    is_ready = pc.is_valid(catalog["media"])
+    videos = pc.if_else(is_ready, manifest.ready_names(catalog), catalog["video"])
     missing = pc.fill_null(pc.equal(crop_status, Status.SOURCE_MISSING), False)
-    lost_at = pc.if_else(missing, lost_at, pa.scalar(None, pa.int32()))
+    lost_at = _find(pc.if_else(missing, videos, pa.scalar(None, pa.string())), failed["video"])
 
     itself = pa.chunked_array([pa.array(range(len(catalog)), pa.int32())])
     itself = pc.if_else(turned_away, itself, pa.scalar(None, pa.int32()))

@@ -113,6 +113,31 @@ def test_ready_crops_are_blamed_by_source_and_person(tmp_path):
     assert (row["stage"], row["status"], row["detail"]) == ("download", "corrupt", "no frames")
 
 
+@pytest.mark.parametrize(("status", "stage"), [("corrupt", "download"), ("ok", "crop")])
+def test_a_ready_crop_is_not_blamed_on_a_site_s_video_of_its_name(tmp_path, status, stage):
+    from pipelines.schemas import CATALOG, DOWNLOADS, INDEX
+
+    params = make_params(tmp_path)
+    name = {"source": "vox", "key": "id1_v1_1", "person": "id1", "video": "v1", "utterance": "1"}
+    ready, site = name | {"media": "a.mp4"}, name | {"source": "web"}
+    clips = [row | {"status": "ok"} for row in (ready, site)]
+    write(params, "catalog", clips, CATALOG)
+    said = [("vox/id1/v1", status, "its own"), ("v1", "private", "its namesake's")]
+    rows = [{"source": "vox", "video": v, "status": s, "detail": d} for v, s, d in said]
+    write(params, "download", rows, DOWNLOADS)
+    lost = [name | {"source": s, "status": "source_missing"} for s in ("vox", "web")]
+    write(params, "crop", [row | {"detail": "missing"} for row in lost], CROPS)
+    write(params, "landmarks", [], LANDMARKS)
+    write(params, "shard", [], INDEX)
+    own, other = read_verdicts(params.paths.data).to_pylist()
+    lost_to = status if stage == "download" else "source_missing"
+    assert (own["stage"], own["status"]) == (stage, lost_to)
+    assert own["detail"] == ("its own" if stage == "download" else "missing")
+    assert (other["status"], other["detail"]) == ("private", "its namesake's")
+    losses = {step.stage: step.losses for step in read_funnel(params).steps}
+    assert losses["download"]["private"] == 1 and losses[stage][lost_to] == 1
+
+
 @pytest.mark.parametrize(("stage", "schema"), [("crop", CROPS), ("landmarks", LANDMARKS)])
 def test_manifests_of_other_runs_are_refused(tmp_path, stage, schema):
     params = make_params(tmp_path)
