@@ -116,7 +116,7 @@ class DownloadWorker:
         for clip in clips:
             url = storage.join(self._params.catalog.metadata, clip["media"])
             if not storage.exists(url):
-                detail = f"{clip['utterance']}.mp4 is gone"
+                detail = f"{Path(clip['media']).name} is gone"
                 return _row(clips[0], Status.REMOVED, detail, origin="local")
             data = storage.read_bytes(url)
             total += len(data)

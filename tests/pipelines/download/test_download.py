@@ -269,7 +269,7 @@ def test_ready_crops_are_described_where_they_lie(
     for utterance in ("00001", "00002"):
         make_video(tree / "id1" / "aaa" / f"{utterance}.mp4", frames=3)
         clips.append({"video": "aaa", "utterance": utterance, "media": f"id1/aaa/{utterance}.mp4"})
-    clips.append({"video": "bbb", "media": "id1/bbb/00001.mp4"})
+    clips.append({"video": "bbb", "media": "id1/bbb/00001.mkv"})
     rows = run(clips)
     assert list(rows) == ["vox/id1/aaa", "vox/id1/bbb"]
     row = rows["vox/id1/aaa"]
@@ -277,11 +277,11 @@ def test_ready_crops_are_described_where_they_lie(
     assert row["bytes"] == sum(path.stat().st_size for path in (tree / "id1" / "aaa").iterdir())
     assert (rows["vox/id1/bbb"]["status"], rows["vox/id1/bbb"]["detail"]) == (
         "removed",
-        "00001.mp4 is gone",
+        "00001.mkv is gone",
     )
     # A crop replaced by another, or brought back, is seen without being asked.
     make_video(tree / "id1" / "aaa" / "00002.mp4", frames=9, seed=1)
-    make_video(tree / "id1" / "bbb" / "00001.mp4", frames=3)
+    make_video(tree / "id1" / "bbb" / "00001.mkv", frames=3)
     again = run(clips)
     assert again["vox/id1/aaa"]["sha256"] != row["sha256"]
     assert again["vox/id1/bbb"]["status"] == "ok"
