@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import engine, manifest, storage
-from pipelines.download import ours, video_name
+from pipelines.download import is_gone, ours, ready_file, video_name
 from pipelines.errors import StopStage, clean_detail
 from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
@@ -115,7 +115,11 @@ class CropWorker:
         video = self._videos[video_name(clips[0])]
         if clips[0]["media"] is not None:
             for clip in clips:
-                yield storage.join(self._params.catalog.metadata, clip["media"]), video, [clip]
+                if is_gone(clip, video):
+                    words = f"{ready_file(clip)} is gone"
+                    yield None, video | {"status": Status.REMOVED, "detail": words}, [clip]
+                else:
+                    yield storage.join(self._params.catalog.metadata, clip["media"]), video, [clip]
         elif video["status"] != Status.OK:
             yield None, video, clips
         else:

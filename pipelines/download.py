@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from pipelines import engine, storage
 from pipelines.errors import UserError, clean_detail, conceal, redact
-from pipelines.job import Item, Job
+from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
 from pipelines.schemas import DOWNLOADS, PLAIN_NAME
@@ -111,19 +112,26 @@ class DownloadWorker:
 
     def _ready(self, item: Item) -> pa.Table:
         """The row of a video whose crops are on disk already: nothing to fetch."""
-        clips = self._catalog.rows(item.start, item.stop).to_pylist()
-        digests, total = [], 0
+        clips = [
+            row
+            for span in item.spans
+            for row in self._catalog.rows(span.start, span.stop).to_pylist()
+            if row["status"] == Status.OK
+        ]
+        digests, total, gone = [], 0, []
         for clip in clips:
             url = storage.join(self._params.catalog.metadata, clip["media"])
             if not storage.exists(url):
-                detail = f"{Path(clip['media']).name} is gone"
-                return _row(clips[0], Status.REMOVED, detail, origin="local")
+                gone.append(ready_file(clip))
+                continue
             data = storage.read_bytes(url)
             total += len(data)
             digests.append(storage.digest_bytes(data))
-        return _row(
-            clips[0], Status.OK, "", origin="local", bytes=total, sha256=storage.digest(*digests)
-        )
+        detail = f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
+        if not digests:
+            return _row(clips[0], Status.REMOVED, detail, origin="local")
+        sha256 = storage.digest(*digests)
+        return _row(clips[0], Status.OK, detail, origin="local", bytes=total, sha256=sha256)
 
     def _home(self, item: Item) -> str:
         return f"videos/{item.fingerprint[:2]}/{item.fingerprint[:16]}"
@@ -179,6 +187,17 @@ def video_name(clip: Row) -> str:
     return f"{clip['source']}/{clip['person']}/{clip['video']}"
 
 
+def ready_file(clip: Row) -> str:
+    """A ready crop's own name, as `detail` tells of those that are gone."""
+    return Path(clip["media"]).name
+
+
+def is_gone(clip: Row, video: Row) -> bool:
+    """Whether a ready crop was not there when its row of downloads.parquet was made."""
+    told = video["detail"] if video["status"] in (Status.OK, Status.REMOVED) else ""
+    return ready_file(clip) in told.replace(",", " ").split()
+
+
 def _probe(path: Path) -> Probe:
     try:
         return probe(path, deep=True)
@@ -232,14 +251,21 @@ def prepare(params: Params) -> Job:
             for at, row in enumerate(rows.to_pylist(), start)
             if row["status"] in (Status.OK, Status.EXCLUDED)
         ]
-        # One fetch per video, also where two people or two sources share it.
-        if not wanted or video_name(wanted[0][1]) in items:
+        if not wanted:
             continue
         first, row = wanted[0]
         if not PLAIN_NAME.fullmatch(row["video"]):
             raise UserError(f"catalog.parquet names the video {row['video']!r}: make it anew")
         stop = wanted[-1][0] + 1
         name = video_name(row)
+        if (item := items.get(name)) is not None:
+            # One fetch per video, also where two people or two sources share it; of ready crops
+            # the rest, behind a clip that was taken out.
+            if row["media"]:
+                fingerprint = storage.digest(item.fingerprint, *_stamps(params, wanted))
+                also = (*item.also, Span(first, stop, 0))
+                items[name] = replace(item, fingerprint=fingerprint, also=also)
+            continue
         # What decides the content. Manners, cookies, proxy and mirror do not: a video once
         # fetched stays fetched.
         fingerprint = storage.digest(

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines import crop, engine, manifest, storage
+from pipelines import crop, download, engine, manifest, storage
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
@@ -102,3 +102,36 @@ def test_one_decode_serves_two_people_and_rows_keep_the_catalog_s_order(
     found = manifest.read(job.manifest).to_pylist()
     assert [(r["source"], r["person"], r["video"]) for r in found] == clips
     assert [r["detail"] for r in found] == [f"{r['source']}/{r['key']}" for r in found]
+
+
+def test_of_ready_crops_only_those_that_are_gone_are_missing(
+    make_params: Callable[..., Params], make_video: Callable[..., Path], without_beam: object
+) -> None:
+    params = make_params(crop={"min_frames": 1, "size": 32, "scene_threshold": 0.0})
+    tree = Path(params.catalog.metadata)
+    catalog = [
+        dict.fromkeys(CATALOG.names)
+        | {"key": f"p_v_{n}", "source": "mine", "person": "p", "video": "v", "utterance": str(n)}
+        | {"split": "train", "shard": "mine", "status": "ok", "detail": "", "first_frame": 0}
+        | {"fps": 25.0, "crop_ready": True, "media": f"p/v/{n}.{suffix}"}
+        for n, suffix in enumerate(("mp4", "mkv"))
+    ]
+    for row in catalog:
+        make_video(tree / row["media"], frames=4)
+    with ManifestWriter(params.paths.manifest("catalog"), CATALOG) as writer:
+        writer.write(pa.Table.from_pylist(catalog, schema=CATALOG))
+
+    def made() -> list[tuple[str, str]]:
+        engine.run(download.prepare(params))
+        job = crop.prepare(params)
+        engine.run(job)
+        assert engine.pending_items(job, frozenset()) == []
+        found = manifest.read(job.manifest).to_pylist()
+        return [(row["status"], row["detail"]) for row in found]
+
+    there, lost = ("ok", ""), ("source_missing", "removed: 1.mkv is gone")
+    assert made() == [there, there]
+    (tree / "p" / "v" / "1.mkv").rename(tree / "elsewhere")
+    assert made() == [there, lost]
+    (tree / "elsewhere").rename(tree / "p" / "v" / "1.mkv")
+    assert made() == [there, there]

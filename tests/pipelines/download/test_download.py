@@ -304,3 +304,29 @@ def test_two_sources_of_ready_crops_may_use_the_same_names(
     (tmp_path / "metadata" / "two" / "id1" / "aaa" / "00001.mp4").unlink()
     rows = run(clips, url="http://127.0.0.1:1/{video_id}")
     assert [row["status"] for row in rows.values()][:2] == ["ok", "removed"]
+
+
+def test_of_ready_crops_only_those_that_are_gone_are_lost(
+    run: Run, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    clips: list[str | Row] = []
+    for n, suffix in enumerate(("mkv", "mp4", "mov", "mp4")):
+        media = f"id1/aaa/{n}.{suffix}"
+        make_video(tmp_path / "metadata" / media, frames=3, seed=n)
+        clips.append({"video": "aaa", "utterance": str(n), "media": media})
+    # What was taken out stands between the others.
+    clips.insert(3, {"person": "excluded", "video": "x1", "status": "excluded"})
+    whole = run(clips)["vox/id1/aaa"]
+    assert (whole["status"], whole["detail"]) == ("ok", "")
+    make_video(tmp_path / "metadata" / "id1" / "aaa" / "3.mp4", frames=4, seed=9)
+    replaced = run(clips)["vox/id1/aaa"]
+    assert replaced["sha256"] != whole["sha256"]
+    (tmp_path / "metadata" / "id1" / "aaa" / "0.mkv").unlink()
+    less = run(clips)["vox/id1/aaa"]
+    assert (less["status"], less["detail"]) == ("ok", "0.mkv is gone")
+    (tmp_path / "metadata" / "id1" / "aaa" / "3.mp4").unlink()
+    assert run(clips)["vox/id1/aaa"]["detail"] == "0.mkv, 3.mp4 are gone"
+    shutil.rmtree(tmp_path / "metadata" / "id1")
+    gone = run(clips)["vox/id1/aaa"]
+    assert gone["status"] == "removed"
+    assert gone["detail"] == "0.mkv, 1.mp4, 2.mov, 3.mp4 are gone"
