@@ -118,7 +118,7 @@ class Backward:
             return Node("dataset", words, digest, note=how_to_get(digest))
         clips = index.of(split)
         node = Node("dataset", words or index.url, digest, count(clips), clips=clips)
-        node.made_from = self._sources(index)
+        node.made_from = self._sources(index, clips)
         return node
 
     def _tar(self, path: Path) -> Node:
@@ -127,7 +127,7 @@ class Backward:
             clips = index.clips.filter(pc.equal(index.clips["shard_sha256"], sha256))
             if len(clips):
                 node = Node("tar", str(path), sha256, count(clips), clips=clips)
-                node.made_from = self._sources(index)
+                node.made_from = self._sources(index, clips)
                 return node
         names = [i.clips["shard"].unique().to_pylist() for i in self._project.indexes.values()]
         if any(path.stem in known for known in names):
@@ -156,24 +156,24 @@ class Backward:
     def _before(self, stage: str) -> list[Node]:
         """The manifest that a stage goes by, and so on up to the published lists."""
         if stage == "catalog":
-            return self._sources(None)
+            return self._lists()
         before = BEFORE[stage]
         url = self._project.params.paths.manifest(before)
         return [Node(before, url, made_from=self._before(before))]
 
-    def _sources(self, index: Index | None) -> list[Node]:
-        """The published lists, or those that an index has clips of."""
-        catalog = self._project.params.catalog
-        if index is None:
-            present = {source.name for source in catalog.sources}
-        elif index.digest == self._project.current:
-            present = set(index.clips["source"].unique().to_pylist())
-        else:  # params of today say nothing about it
+    def _sources(self, index: Index, clips: pa.Table) -> list[Node]:
+        """The published lists that these clips of an index come from."""
+        if index.digest != self._project.current:  # params of today say nothing about it
             return []
+        return self._lists(set(clips["source"].unique().to_pylist()))
+
+    def _lists(self, names: set[str] | None = None) -> list[Node]:
+        """The published lists of params.yaml; all, or those of these names."""
+        catalog = self._project.params.catalog
         return [
             Node("source", s.name, about=f"{s.reader}: {storage.join(catalog.metadata, s.path)}")
             for s in catalog.sources
-            if s.name in present
+            if names is None or s.name in names
         ]
 
 

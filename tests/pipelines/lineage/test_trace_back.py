@@ -3,8 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from relatives import (
     URL,
     add_source,
@@ -141,6 +145,36 @@ def test_a_clip_of_the_same_key_in_another_source_is_another(
     video = write_video(tmp_path / "results/v.mp4", {"driver": {"sha256": others[key]}})
     (driver,) = run(capsys, str(video))["from"]
     assert driver["note"] == f"is the clip {key} of more, from https://more.example/{key}"
+
+
+def test_the_sources_of_a_tar_and_of_a_split_are_those_of_their_clips(
+    project: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_source(project, "more")
+    index = Path(project.paths.manifest("shard"))
+    table = pq.read_table(index)
+    in_train = pc.equal(table["split"], "train")
+    ours = pc.or_(pc.equal(table["source"], "vox"), in_train)
+    pq.write_table(table.filter(ours), index)  # the other source has clips in train alone
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["catalog"]["sources"].append({"name": "more", "reader": "voxceleb2", "path": "more"})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+
+    def sources(node: dict[str, Any]) -> list[str]:
+        return [one["name"] for one in node["from"]]
+
+    ours_alone = next(Path(project.paths.data, "shards/train").glob("vox-*.tar"))
+    theirs = tmp_path / "more.tar"
+    theirs.write_bytes(b"more-train-00000")
+    assert sources(run(capsys, str(ours_alone))) == ["vox"]
+    assert sources(run(capsys, str(theirs))) == ["more"]
+    assert sources(run(capsys, str(index))) == ["vox", "more"]
+    digest = storage.sha256(index)
+    for split, names in (("train", ["vox", "more"]), ("val", ["vox"])):
+        facts = {"dataset": {"index_sha256": digest, "split": split}}
+        video = write_video(tmp_path / f"results/{split}.mp4", {"model": {"facts": facts}})
+        (model,) = run(capsys, str(video))["from"]
+        assert sources(model["from"][0]) == names
 
 
 @pytest.mark.parametrize("name", ["table.md", "results.json", "grid.png", ""])
