@@ -30,18 +30,18 @@ def mirror_folder(mirror: str) -> Path:
 def misplaced(params: Params) -> Iterator[str]:
     """`key: path: what is wrong; the remedy` for every place that is not of the kind it must be."""
     root = Path(params.catalog.metadata)
-    if why := _no_folder(root):
+    if why := _given_file(root):
         yield f"catalog.metadata: {why}"
     else:
         for source in params.catalog.sources:
             place = root / source.path
-            if source.reader in TREES and (why := _no_folder(place)):
+            if source.reader in TREES and (why := _given_file(place)):
                 yield f"catalog.sources.{source.name}.path: {why}"
     for key, folder in params.paths:
         if _here(folder) and (why := _no_folder(storage.local_path(folder))):
             yield f"paths.{key}: {why}"
     mirror = params.download.mirror
-    if _here(mirror) and (why := _no_folder(mirror_folder(mirror))):
+    if _here(mirror) and (why := _given_file(mirror_folder(mirror))):
         yield f"download.mirror: {why}"
     for key, file in _files(params):
         if _here(file) and (why := _no_file(storage.local_path(file))):
@@ -61,6 +61,11 @@ def _no_folder(path: Path) -> str:
     shown = f"{path}: {there}" if there != path else str(path)
     what = "a file" if os.path.exists(there) else "a link to nothing"  # noqa: PTH110
     return f"{shown} is {what}, not a folder; name a folder, or move that away"
+
+
+def _given_file(path: Path) -> str:
+    """Why a folder to be read is none; empty where nothing is: who trains needs no annotations."""
+    return _no_folder(path) if os.path.exists(path) else ""  # noqa: PTH110
 
 
 def _no_file(path: Path) -> str:

@@ -56,6 +56,8 @@ def test_a_link_to_a_disk_that_is_not_mounted(wrong: Loaded, tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     (line,) = wrong(paths={"work": "@link/work"})
     assert line.startswith("paths.work: @link/work: @link is a link to nothing, not a folder; ")
+    inputs = {"catalog": {"metadata": "@link"}, "download": {"mirror": "@link"}}
+    assert wrong(**inputs) == [], "a machine that trains reads neither"
     (tmp_path / "disk").mkdir()
     assert wrong(paths={"work": "@link/work"}) == []
 
