@@ -32,6 +32,10 @@ Name = Literal["vgg19", "vggface", "squeezenet", "random", "pixels"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 
+FORMATS = "a state dict as torch.save writes it (.pth, .pt), a .safetensors or an .npz"
+"""What `read` takes."""
+
+
 class BackboneUnavailable(RuntimeError):
     """Weights that cannot be had, are not the named ones or do not fit: one line and a remedy."""
 
@@ -153,7 +157,7 @@ def load(
     weights = _named(name, weights)
     path = fetch(name, weights, cache or default_cache())
     backbone = _squeezenet(average_pool) if name == "squeezenet" else _vgg(name, average_pool)
-    _fill(backbone, _read(name, path), name, weights)
+    _fill(backbone, read(name, path), name, weights)
     return backbone
 
 
@@ -238,7 +242,7 @@ def fetch(name: str, weights: Weights, cache: Path) -> Path:
     if not sha:
         raise BackboneUnavailable(f"{name}: {weights.url} needs a sha256 to be checked against")
     try:
-        suffix = Path(urlsplit(weights.url).path).suffix  # by which `_read` knows the format
+        suffix = Path(urlsplit(weights.url).path).suffix  # by which `read` knows the format
     except ValueError as error:
         raise BackboneUnavailable(f"{name}: {weights.url} is no URL ({error})") from None
     path = cache / f"{name}-{sha[:16]}{suffix}"
@@ -281,17 +285,23 @@ def _download(name: str, url: str, path: Path, sha: str) -> None:
             Path(temporary).unlink()
 
 
-def _read(name: str, path: Path) -> dict[str, Tensor]:
-    """A state dict from .npz or torch's own format, never running code from the file."""
+def read(name: str, path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by their names, never running code from the file.
+
+    .npz and .safetensors are known by their suffix; all else is taken for PyTorch's.
+    """
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)  # .safetensors too
     except Exception as error:
         # Not torch's own words: they advise to read the file in a way that runs code from it.
         reason = type(error).__name__
-        raise BackboneUnavailable(f"{name}: {path} is no weights file ({reason})") from error
+        raise BackboneUnavailable(
+            f"{name}: {path} is no weights file ({reason}): it must be {FORMATS}; get it anew or "
+            "convert it"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
@@ -300,12 +310,16 @@ def _fill(backbone: Backbone, state: dict[str, Tensor], name: str, weights: Weig
     """Copy the weights in; what lies behind the truncation is ignored, what lacks is an error."""
     with torch.no_grad():
         for key, parameter in backbone.layers.named_parameters():
-            source = next((k for k in _aliases(key, backbone) if k in state), None)
-            if source is None or state[source].shape != parameter.shape:
-                found = "is missing" if source is None else f"is {tuple(state[source].shape)}"
+            names = _aliases(key, backbone)
+            source = next((k for k in names if k in state), None)
+            if source is None:
                 raise BackboneUnavailable(
-                    f"{name}: {weights.url} does not fit: features.{key} {found}, "
-                    f"not {tuple(parameter.shape)}"
+                    f"{name}: {weights.url} does not fit: it holds no {' or '.join(names)}"
+                )
+            if state[source].shape != parameter.shape:
+                raise BackboneUnavailable(
+                    f"{name}: {weights.url} does not fit: {source} is "
+                    f"{tuple(state[source].shape)}, not {tuple(parameter.shape)}"
                 )
             parameter.copy_(state[source])
         if weights.rgb:
@@ -313,11 +327,14 @@ def _fill(backbone: Backbone, state: dict[str, Tensor], name: str, weights: Weig
             first.copy_(first.flip(1))
 
 
-def _aliases(key: str, backbone: Backbone) -> tuple[str, ...]:
-    """Names of one parameter: torchvision's `features.5.weight` or Caffe's `conv2_1.weight`."""
+def _aliases(key: str, backbone: Backbone) -> list[str]:
+    """Names of one parameter: torchvision's `features.5.weight`, of a VGG also `conv2_1.weight`."""
     index, leaf = key.split(".", 1)
-    before = list(backbone.layers)[: int(index)]
-    pools = [i for i, layer in enumerate(before) if not isinstance(layer, nn.Conv2d | nn.ReLU)]
-    stage = before[pools[-1] + 1 :] if pools else before
-    number = sum(isinstance(layer, nn.Conv2d) for layer in stage) + 1
-    return f"features.{key}", f"conv{len(pools) + 1}_{number}.{leaf}"
+    names = [f"features.{key}"]
+    if isinstance(backbone.layers[int(index)], nn.Conv2d):
+        before = list(backbone.layers)[: int(index)]
+        pools = [i for i, layer in enumerate(before) if not isinstance(layer, nn.Conv2d | nn.ReLU)]
+        stage = before[pools[-1] + 1 :] if pools else before
+        number = sum(isinstance(layer, nn.Conv2d) for layer in stage) + 1
+        names.append(f"conv{len(pools) + 1}_{number}.{leaf}")
+    return names

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from training import perceptual
+from training.metrics.weights import fill
 from training.perceptual import BackboneUnavailable, Weights
 
 
@@ -143,6 +145,52 @@ def test_load_from_a_file(vgg_file: Path) -> None:
         assert not any(p.requires_grad for p in loaded.parameters())
 
 
+FORMATS: dict[str, Callable[[dict[str, torch.Tensor], Path], object]] = {
+    ".pth": torch.save,
+    ".pt": lambda state, path: torch.save({"state_dict": state, "epoch": 3}, path),
+    ".pth.tar": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+    ".safetensors": save_file,
+    ".npz": lambda state, path: np.savez(path, **{k: v.numpy() for k, v in state.items()}),
+}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_formats_of_weights_for_the_content_loss_and_for_metrics(
+    vgg_file: Path, tmp_path: Path, suffix: str
+) -> None:
+    backbone = tmp_path / f"vgg19{suffix}"
+    FORMATS[suffix](torch.load(vgg_file), backbone)
+    metric = tmp_path / f"metric{suffix}"
+    linear = torch.nn.Linear(2, 3)
+    FORMATS[suffix]({k: v.clone() for k, v in linear.state_dict().items()}, metric)
+    x = torch.rand(1, 3, 16, 16)
+    loaded = perceptual.load("vgg19", Weights(str(backbone)))
+    assert torch.equal(loaded(x)[-1], perceptual.random_backbone()(x)[-1])
+    filled = torch.nn.Linear(2, 3)
+    fill(filled, "metric", Weights(str(metric)))
+    assert torch.equal(filled.weight, linear.weight)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: torch.save(nn.Linear(2, 3), path),  # the network itself, not its state
+        lambda path: path.write_bytes(b"\x0a\x08VGG_FACE\x12"),  # as a .caffemodel begins
+    ],
+)
+def test_other_formats_are_told_in_one_line(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "weights.pth"
+    write(path)
+    for read in (
+        lambda: perceptual.load("vgg19", Weights(str(path))),
+        lambda: fill(nn.Linear(2, 3), "metric", Weights(str(path))),
+    ):
+        with pytest.raises(BackboneUnavailable, match="it must be a state dict") as caught:
+            read()
+        words = str(caught.value)
+        assert "\n" not in words and "trust" not in words, "torch advises to run what is in it"
+
+
 def test_load_caffe_names_npz_and_rgb(tmp_path: Path) -> None:
     backbone = perceptual.random_backbone("vggface")
     state, stage, number = {}, 1, 0
@@ -196,6 +244,11 @@ def test_weights_that_cannot_be_had_say_so_in_one_line(
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, fewer)
     odd = tmp_path / "odd.pth"
     torch.save([1, 2], odd)
+    narrow = tmp_path / "narrow.pth"
+    torch.save({"conv1_1.weight": torch.zeros(64, 1, 3, 3)}, narrow)
+    sparse = tmp_path / "sparse.pth"
+    first = {"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
+    torch.save(first, sparse)
     cache = tmp_path / "cache"
     wrong = "0" * 64
     for name, weights, words in (
@@ -214,9 +267,11 @@ def test_weights_that_cannot_be_had_say_so_in_one_line(
         ("vgg19", Weights("s3://bucket/a.pth", wrong), "unknown url type: s3"),
         ("vgg19", Weights(f"{url}/missing.pth", wrong), "404"),
         ("vgg19", Weights("http://127.0.0.1:9/vgg19.pth", wrong), "cannot be fetched"),
-        ("vgg19", Weights(str(page)), "no weights file"),
-        ("vgg19", Weights(str(fewer)), "features.0.bias is missing"),
-        ("vgg19", Weights(str(odd)), "is missing"),
+        ("vgg19", Weights(str(page)), r"no weights file \(.*\.pth, \.pt\), a \.safetensors or"),
+        ("vgg19", Weights(str(fewer)), "no features.0.bias or conv1_1.bias"),
+        ("vgg19", Weights(str(odd)), "no features.0.weight or conv1_1.weight"),
+        ("vgg19", Weights(str(narrow)), r"conv1_1.weight is \(64, 1, 3, 3\), not \(64, 3, 3, 3\)"),
+        ("squeezenet", Weights(str(sparse)), "no features.3.squeeze.weight$"),
         ("vggface", Weights(str(vgg_file)), "does not fit"),
     ):
         with pytest.raises(BackboneUnavailable, match=words) as caught:

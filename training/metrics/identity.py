@@ -57,10 +57,13 @@ class Identity:
             )
             (self._input,) = (i for i in self._session.get_inputs())
             if [*self._input.shape[1:]] != [3, SIDE, SIDE]:
-                raise ValueError(f"its input is {self._input.shape}, not n x 3 x {SIDE} x {SIDE}")
+                raise ValueError(f"its input is {self._input.shape}")
         except Exception as error:  # onnxruntime has a class for each status
             reason = str(error).splitlines()[0]
-            raise BackboneUnavailable(f"{name}: {path} is no such network ({reason})") from error
+            raise BackboneUnavailable(
+                f"{name}: {path} is no such network ({reason}); an ONNX file is read, with one "
+                f"input of n x 3 x {SIDE} x {SIDE}"
+            ) from error
         self._arcface = name == "arcface"
         genuine = self._arcface and weights.sha256 and ARCFACE_SHA256.startswith(weights.sha256)
         self.metric = "CSIM" if genuine else f"CSIM-{name}"
