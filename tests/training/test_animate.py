@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_model import EINSTEIN, MONA, NETWORKS, PARAMS, begins
+from tiny_model import EINSTEIN, MONA, NETWORKS, PARAMS, begins, write_model, write_squeezenet
 from tiny_model import SHORT as THIRTY
 
 from pipelines import storage
 from pipelines.video.sound import read_sound
-from training import adapt, animate, marking
+from training import adapt, animate, marking, perceptual
 from training.faces import Face
 from training.finetune import Person
 from training.layouts import open_writer
@@ -132,6 +132,46 @@ def test_a_portrait_is_brought_to_life(
     assert str(tmp_path) not in json.dumps(facts)
     assert marking.verify(out).state is marking.State.MADE
     assert not list(tmp_path.glob(".likeness-*"))
+
+
+def test_a_portrait_is_fine_tuned_away_from_where_its_model_was_trained(
+    tmp_path: Path,
+    corpus: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.command.os._exit", lambda code: None)
+    monkeypatch.setenv("LIKENESS_CACHE", str(tmp_path / "cache"))
+    weights = write_squeezenet(tmp_path / "squeezenet.pth")
+    sha256 = storage.sha256(weights)
+    far = {"weight": 1.0, "url": "/cluster/a.pth", "sha256": sha256}
+    model = write_model(tmp_path / "far.safetensors", {"setting": {"content": {"squeezenet": far}}})
+    driver, out = begins(corpus, THIRTY), tmp_path / "out.gif"
+    words = ("--portrait", corpus / MONA, "--driver", driver, "-o", out)
+    tuned = (*words, "--model", model, "--variant", "ft")
+    assert command(*tuned) == 1
+    said = capsys.readouterr().err
+    assert sha256 in said and "settings.<name>.content.squeezenet.url" in said
+    assert said.count("\n") == 1 and not out.exists()
+
+    # Another setting than the chosen one may name it, with a weight of its own.
+    settings = (
+        "setting: b\nsettings:\n  b: {content: {random: {weight: 1}}}\n"
+        f"  a: {{content: {{squeezenet: {{weight: 7, url: {weights}}}}}}}\n"
+    )
+    params = tmp_path / "params.yaml"
+    without = params.read_text()
+    params.write_text(without + settings)
+    assert command(*tuned) == 0
+    assert facts_of(out)["variant"] == "ft" and len(read(out)) > 1
+
+    # Or it was fetched once.
+    params.write_text(without)
+    cache = perceptual.default_cache()
+    cache.mkdir(parents=True)
+    weights.rename(cache / f"squeezenet-{sha256[:16]}.pth")
+    assert command(*tuned) == 0
 
 
 def test_thirty_frames_a_second_stay_thirty(
