@@ -293,3 +293,40 @@ def test_two_clips_of_one_name_in_a_tar_are_told(finished: Callable[..., Params]
     forge(told, repacked(path, renamed))
     with pytest.raises(Lie, match=f"two members are called {first}"):
         verify.verify(told)
+
+
+def test_another_picture_passes_where_checksum_and_index_were_written_anew(told: Params) -> None:
+    """As SECURITY.md says: a sha256 tells that a tar is whole, not who made it."""
+    data = bytearray(first_tar(told).read_bytes())
+    with tarfile.open(first_tar(told)) as tar:
+        one, other = [m for m in tar if m.name.endswith(".jpg")][:2]
+    least = min(one.size, other.size)  # the rest of a longer one lies behind its end
+    assert one.size >= other.size
+    body = data[other.offset_data : other.offset_data + least]
+    data[one.offset_data : one.offset_data + one.size] = body + bytes(one.size - least)
+    first_tar(told).write_bytes(data)
+    with pytest.raises(Lie, match="its sha256 is not the recorded one"):
+        verify.verify(told)
+    forge(told, bytes(data))
+    verify.verify(told)
+
+
+def test_a_manifest_of_rubbish_is_one_line(
+    command: Callable[..., int], told: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = told.paths.manifest("shard")
+    table = manifest.read(url)
+    bytes_of = pa.array([b"\xe9d1"] * len(table)).cast(pa.string(), safe=False)
+    at = table.schema.get_field_index("person")
+    for other, words in (
+        (
+            table.rename_columns(["vidfo" if n == "video" else n for n in table.schema.names]),
+            "video",
+        ),
+        (table.set_column(at, "person", bytes_of), "does not open"),
+    ):
+        with ManifestWriter(url, other.schema) as writer:
+            writer.write(other)
+        assert command() in (1, 2)
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
