@@ -27,6 +27,7 @@ from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, guarded
 from pipelines.errors import UserError
 from training.evaluation.frames import Pixels
+from training.evaluation.instruments import CSIM_DIGITS, FRECHET_DIGITS, SSIM_DIGITS
 from training.evaluation.methods import MADE
 from training.evaluation.person import SELF, Record
 from training.evaluation.protocol import Part
@@ -116,14 +117,21 @@ def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
     for path in paths:
         try:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
+                header = file.readline()
+                # As the page writes it, or as Excel saves it again where a comma is in numbers.
+                delimiter = ";" if ";" in header else ","
+                file.seek(0)
+                rows = list(csv.DictReader(file, delimiter=delimiter))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{path}: cannot be read: {reason}") from None
         for line, row in enumerate(rows, start=2):
             whole = all(row.get(column) for column in COLUMNS) and row["shots"].isdecimal()
             if not whole or row["right"] not in ("0", "1"):
-                raise UserError(f"{path}:{line}: no answer of the user study's page")
+                raise UserError(
+                    f"{path}:{line}: no answer of the user study's page; give the file as it was "
+                    "downloaded"
+                )
             answers[row["rater"], row["triplet"]] = row
     if not answers:
         raise UserError(f"no answers in {', '.join(paths)}")
@@ -179,21 +187,28 @@ def paper_table(results: Mapping[str, Any], users: Mapping[str, Estimate]) -> st
     """The table of arXiv 1905.08233 in Markdown, USER included: methods by T."""
     by_shots: dict[str, Any] = results["all"][SELF]
     names = dict.fromkeys(name for t in by_shots.values() for m in t.values() for name in m)
-    kinds = (("FID", "FD-"), ("SSIM",), ("CSIM",))
-    columns = [next((n for n in names if n.startswith(kind)), None) for kind in kinds]
-    shown = [name for name in columns if name]
+    kinds = ((("FID", "FD-"), FRECHET_DIGITS), ("SSIM", SSIM_DIGITS), ("CSIM", CSIM_DIGITS))
+    found = (
+        (next((n for n in names if n.startswith(kind)), None), digits) for kind, digits in kinds
+    )
+    shown = {name: digits for name, digits in found if name}
     rows = []
     for method in (name for name in MADE if any(name in t for t in by_shots.values())):
         cells = []
         for shots, methods in by_shots.items():
-            means = [methods.get(method, {}).get(name, {}).get("mean") for name in shown]
-            texts = [f"{mean:.4g}" if mean is not None else NOTHING for mean in means]
-            found = users.get(f"{method} {shots}")
-            cells.append(" / ".join([*texts, f"{found.mean:.2f}" if found else NOTHING]))
+            measured = methods.get(method, {})
+            means = [(measured.get(name, {}).get("mean"), shown[name]) for name in shown]
+            texts = [f"{mean:.{n}f}" if mean is not None else NOTHING for mean, n in means]
+            share = users.get(f"{method} {shots}")
+            cells.append(" / ".join([*texts, f"{share.mean:.2f}" if share else NOTHING]))
         rows.append(table_row([method, *cells]))
     return "\n".join(
         [f"## {' / '.join([*shown, 'USER'])}", "", *header_lines(["", *by_shots]), *rows]
     )
+
+
+def _many(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -218,14 +233,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             if Path(options.output).is_dir():
                 raise UserError(f"-o {options.output} is a folder; name a JSON file in it")
         answers = read_answers(options.answers)
-        raters = len({row["rater"] for row in answers})
-        progress.say(f"{len(answers)} answers of {raters} raters; USER [{CONFIDENCE:.0%} interval]")
+        given = _many(len(answers), "answer", "answers")
+        raters = _many(len({row["rater"] for row in answers}), "rater", "raters")
+        progress.say(f"{given} of {raters}; USER [{CONFIDENCE:.0%} interval]")
         results = evaluated(options.results, answers[0]["study"]) if options.results else None
         users = {}
         for name, rows in groups(answers).items():
             users[name] = share, low, high, people = user(rows)
             within = NOTHING if math.isnan(low) else f"[{low:.2f}, {high:.2f}]"
-            progress.say(f"{name:<10} {share:.2f} {within}  {len(rows)} answers, {people} people")
+            count = f"{_many(len(rows), 'answer', 'answers')}, {_many(people, 'person', 'people')}"
+            progress.say(f"{name:<10} {share:.2f} {within}  {count}")
         if results is not None:
             progress.say(paper_table(results, users))
         if options.output:

@@ -201,7 +201,7 @@ def test_user_is_the_share_of_right_picks_resampled_by_people(tmp_path, capsys):
 
 def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_path, capsys):
     page = document(html)["id"]
-    means = {"FD-squeezenet": 634.2, "SSIM": 0.605, "PSNR": 20.4, "CSIM-mobilefacenet": 0.302}
+    means = {"FD-squeezenet": 1634.25111, "SSIM": 0.6, "PSNR": 20.4, "CSIM-mobilefacenet": 0.302}
     row = {name: {"mean": mean} for name, mean in means.items()}
     methods = {"FF": row | {"SSIM": {"mean": None}}, "FT": row, "untrained": row}
     results = {"all": {"self": {"T=1": methods, "T=8": methods}, "cross": {}}}
@@ -217,8 +217,8 @@ def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_pat
         "",
         "|  | T=1 | T=8 |",
         "|---|---|---|",
-        "| FF | 634.2 / – / 0.302 / – | 634.2 / – / 0.302 / 1.00 |",
-        "| FT | 634.2 / 0.605 / 0.302 / – | 634.2 / 0.605 / 0.302 / 0.50 |",
+        "| FF | 1634.3 / – / 0.302 / – | 1634.3 / – / 0.302 / 1.00 |",
+        "| FT | 1634.3 / 0.600 / 0.302 / – | 1634.3 / 0.600 / 0.302 / 0.50 |",
     ]
     assert json.loads(metrics.read_text()) == {"FF.T8.USER": 1.0, "FT.T8.USER": 0.5}
     other = write(tmp_path / "other.csv", answers, study="of-another")
@@ -226,6 +226,23 @@ def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_pat
     assert "the answers are to of-another; name" in capsys.readouterr().err
     assert user_study.main([mine, "--results", str(tmp_path / "nowhere")]) == 2
     assert "no evaluation's results" in capsys.readouterr().err
+
+
+def test_answers_that_excel_saved_with_semicolons_are_read(tmp_path, capsys):
+    plain = write(tmp_path / "a.csv", [("p", "FF", True), ("q,r", "FF", False)])
+    rows = list(csv.reader(io.StringIO(Path(plain).read_text().replace("q,r", '"q,r"'))))
+    saved = tmp_path / "b.csv"
+    with saved.open("w", newline="", encoding="utf-8-sig") as file:
+        for row in rows:
+            file.write(";".join(cell.replace("2.5", "2,5") for cell in row) + "\r\n")
+    answers = user_study.read_answers([str(saved)])
+    assert [(a["person"], a["right"]) for a in answers] == [("p", "1"), ("q,r", "0")]
+    assert user_study.main([str(saved)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2 answers of 1 rater; ") and said.endswith("2 answers, 2 people\n")
+    assert user_study.main([write(tmp_path / "c.csv", [("p", "FF", True)])]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("1 answer of 1 rater; ") and said.endswith("1 answer, 1 person\n")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ DETECTED_AT = 256
 """Pixels to which smaller pictures are enlarged before a face is looked for."""
 
 Scores = dict[str, npt.NDArray[np.float64]]
+FRECHET_DIGITS, SSIM_DIGITS, CSIM_DIGITS = 1, 3, 3
+"""After the point, of the three that the paper's table holds."""
 LANDMARK_ERROR, FOUND, JITTER = "landmark error", "found", "jitter"
 
 
@@ -98,10 +100,10 @@ class Instruments:
     def framewise(self) -> list[Metric]:
         """Metrics of a frame or a person, in the order of tables."""
         return [
-            Metric("SSIM", "higher", 3),
+            Metric("SSIM", "higher", SSIM_DIGITS),
             Metric("PSNR", "higher", 2, "dB"),
             *(Metric(distance.name, "lower", 3) for distance in self.distances),
-            *(Metric(name, "higher", 3) for name in self.identities),
+            *(Metric(name, "higher", CSIM_DIGITS) for name in self.identities),
             Metric(LANDMARK_ERROR, "lower", 2, "% of interocular"),
             Metric(FOUND, "higher", 1, "% of frames", 100),
             Metric(JITTER, "nearer to 1", 2, "output / driver"),
@@ -114,7 +116,7 @@ class Instruments:
         for network in self.networks:
             frechet, kernel = distribution.names(network)  # type: ignore[arg-type]
             inception = network == "inception"
-            found.append(Metric(frechet, "lower", 1))
+            found.append(Metric(frechet, "lower", FRECHET_DIGITS))
             # KID is told times 1000 by custom; other networks' features are larger.
             unit, scale = ("x 1000", 1000) if inception else ("", 1)
             found.append(Metric(kernel, "lower", 2, unit, scale))
