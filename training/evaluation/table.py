@@ -13,7 +13,7 @@ from training.evaluation.person import CROSS, SELF
 from training.evaluation.protocol import LeftOut
 from training.evaluation.summary import COMPARED, Cell, Summary
 from training.metrics.bootstrap import Estimate
-from training.metrics.distribution import FEW_FRAMES
+from training.metrics.distribution import FEW_FRAMES, FEW_PEOPLE
 
 NOTHING = "–"
 TITLES = {
@@ -24,7 +24,8 @@ TITLES = {
 READING = (
     "Mean over people of each person's mean over frames; in brackets the percentile interval of "
     "{count:,} resamplings of people ({confidence:.0%}). FID and FD are over all frames of all "
-    "people, KID and KD beside them (unbiased, so 0 is no lower limit) have one over people.",
+    "people, without one; KID and KD beside them (unbiased, so 0 is no lower limit) have one over "
+    "people where there are {few_people} or more.",
     "SSIM: Gaussian window 11 x 11, sigma 1.5, RGB 0..255. PSNR in dB. Landmark error: mean "
     "distance of 68 points / distance of the outer eye corners, between what the detector finds "
     "in the generated and in the real frame. Jitter: second differences of landmarks in time, over "
@@ -63,7 +64,8 @@ def markdown(
     lines += _left_out(left_out)
     count, confidence = settings.bootstrap, settings.confidence
     lines += ["## How to read this", ""]
-    lines += [f"- {line.format(count=count, confidence=confidence)}" for line in READING]
+    known = {"count": count, "confidence": confidence, "few_people": FEW_PEOPLE}
+    lines += [f"- {line.format(**known)}" for line in READING]
     return "\n".join(lines) + "\n"
 
 

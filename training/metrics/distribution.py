@@ -26,6 +26,10 @@ Network = Literal["inception", "squeezenet", "random"]
 
 FEW_FRAMES = 2048
 """Fewer bias the Fréchet distance upwards by much (Heusel et al. 2017 ask for so many)."""
+FEW_PEOPLE = 5
+"""Fewer give the kernel distance no interval. Of two no resampling is like both once - one person
+alone, or pairs between them that weigh twice - so that it may not hold the very estimate; of four
+there are 35 different ones, too few for a percentile."""
 SIDE = 224
 """Pixels at which the networks other than Inception see every picture."""
 
@@ -92,6 +96,8 @@ def kernel_distance(
 ) -> Estimate:
     """Squared maximum mean discrepancy of two sets of pictures, with its interval over people.
 
+    NaN for the interval of fewer than `FEW_PEOPLE`.
+
     x, y: features (n, d) and (m, d) of each of P people; counts (count, P) from
     `bootstrap.resamples`. Binkowski et al. 2018 (arXiv 1801.01401): kernel (x.y / d + 1)^3, the
     unbiased estimate over all pairs, which may be below 0. Where a resampling draws a person
@@ -102,7 +108,8 @@ def kernel_distance(
         return Estimate(float("nan"), float("nan"), float("nan"), len(x))
     xx, yy, xy = (_mean_kernel(a, b, counts) for a, b in ((x, x), (y, y), (x, y)))
     values = xx + yy - 2 * xy
-    low, high = interval(values[1:], confidence) if len(x) > 1 else (float("nan"),) * 2
+    few = len(x) < FEW_PEOPLE
+    low, high = (float("nan"),) * 2 if few else interval(values[1:], confidence)
     return Estimate(float(values[0]), low, high, len(x))
 
 

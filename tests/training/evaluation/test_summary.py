@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,29 @@ def test_only_a_difference_that_is_sure_is_bold(summary: Summary) -> None:
     (unsure,) = [line for line in lines if line.startswith("| FT − FF")]
     assert "**+0.300 [+0.300, +0.300]**" in sure
     assert "+0.033" in unsure and "**" not in unsure
+
+
+@pytest.mark.parametrize("people", [2, 4, 5])
+def test_a_kernel_distance_of_few_people_has_no_interval_in_table_and_json(people: int) -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        {
+            "scores/self/8/FF/SSIM": np.array([0.5, 0.6]),
+            "features/self/8/FF/squeezenet": rng.normal(size=(3, 6)),
+            "features/real/squeezenet": rng.normal(size=(3, 6)),
+        }
+        for _ in range(people)
+    ]
+    ssim, kernel = Metric("SSIM", "higher", 3), Metric("KD-squeezenet", "lower", 2)
+    names = [f"p{at}" for at in range(people)]
+    summary = Summary(names, records, [ssim], ["squeezenet"], Evaluate())
+    text = table.markdown(summary, {}, [ssim], [kernel], [], [])
+    row = next(line for line in text.splitlines() if line.startswith("| FF") and "0.550 [" in line)
+    told = json.loads(table.json_bytes(table.nested(summary)))
+    kd = told["all"]["self"]["T=8"]["FF"]["KD-squeezenet"]
+    mean = f"| {kd['mean']:.2f} "
+    if people < 5:
+        assert f"{mean}|" in row and kd["low"] is None and kd["high"] is None
+    else:
+        assert f"{mean}[" in row and kd["low"] <= kd["mean"] <= kd["high"]
+    assert "have one over people where there are 5 or more" in text

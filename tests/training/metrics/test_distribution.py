@@ -51,16 +51,16 @@ def test_kernel_distance_is_the_unbiased_one():
 
 def test_a_resampled_kernel_distance_counts_no_frame_against_its_copy():
     rng = np.random.default_rng(0)
-    x = [rng.normal(size=(5, 7)) for _ in range(4)]
-    y = [rng.normal(size=(6, 7)) + 0.2 for _ in range(4)]
-    counts = np.array([[2.0, 0, 1, 1]])
+    x = [rng.normal(size=(5, 7)) for _ in range(5)]
+    y = [rng.normal(size=(6, 7)) + 0.2 for _ in range(5)]
+    counts = np.array([[2.0, 0, 1, 1, 1]])
 
     def mean(a, b, same):
         total = pairs = 0.0
         for p, wp in enumerate(counts[0]):
             for q, wq in enumerate(counts[0]):
                 k = (a[p] @ b[q].T / 7 + 1) ** 3
-                weight = wp if p == q else wp * wq * 4 / 3
+                weight = wp if p == q else wp * wq * 5 / 4
                 here = ~np.eye(len(k), dtype=bool) if same and p == q else np.ones(k.shape, bool)
                 total, pairs = total + weight * k[here].sum(), pairs + weight * here.sum()
         return total / pairs
@@ -68,6 +68,20 @@ def test_a_resampled_kernel_distance_counts_no_frame_against_its_copy():
     expected = mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
     low, high = distribution.kernel_distance(x, y, counts, 0.95)[1:3]
     assert low == high == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("people", [1, 2, 4, 5])
+def test_an_interval_of_a_kernel_distance_wants_people_and_holds_the_estimate(people):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        own = rng.normal(size=(people, 1, 7)) * 3  # people differ more than real from generated
+        x, y = (list(own + rng.normal(size=(people, 8, 7))) for _ in range(2))
+        found = distribution.kernel_distance(x, y, resamples(people, 200, seed), 0.95)
+        assert np.isfinite(found.mean) and found.people == people
+        if people < distribution.FEW_PEOPLE:
+            assert np.isnan(found.low) and np.isnan(found.high)
+        else:
+            assert found.low <= found.mean <= found.high
 
 
 def test_equal_distributions_have_a_kernel_distance_around_zero():
