@@ -15,7 +15,7 @@ import errno
 import os
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import count, groupby
 from pathlib import Path
@@ -177,17 +177,38 @@ def _members(tars: Iterable[Sample]) -> Iterator[Sample]:
     for url in (tar["url"] for tar in tars):
         try:
             with _opened(url) as stream:
-                yield from tar_file_expander([{"url": url, "stream": stream}])
+                tar = [{"url": url, "stream": stream}]
+                yield from tar_file_expander(tar, eof_value=None)
         except UserError as error:  # no client for such a URL: says which
             raise ValueError(str(error)) from None
         except Exception as error:  # every object store's client has errors of its own
             raise ValueError(f"{url} cannot be read to its end: {_reason(error)}") from error
+        yield {}  # webdataset's mark of a tar's end, once its command has ended well too
 
 
 def _opened(url: str) -> AbstractContextManager[Any]:
-    if url.startswith("pipe:"):
-        return nullcontext(wds.gopen(url))  # ends its command itself, when it is let go
-    return storage.open_read(url)
+    return _piped(url) if url.startswith("pipe:") else storage.open_read(url)
+
+
+@contextmanager
+def _piped(url: str) -> Iterator[Any]:
+    """What a command writes. Raises OSError where it failed, whatever became of the tar by that."""
+    with wds.gopen(url) as pipe:
+        pipe.ignore_errors = True  # it would tell them in a tuple of its own arguments
+        try:
+            yield pipe
+        except Exception:
+            _check_ended(pipe)
+            raise
+        _check_ended(pipe)
+
+
+def _check_ended(pipe: Any) -> None:
+    if pipe.stream.read(1):  # there is more, but nobody wants it: how it ends is our doing
+        return
+    if status := pipe.proc.wait():
+        how = f"with exit status {status}" if status > 0 else f"by signal {-status}"
+        raise OSError(f"its command ended {how}")
 
 
 def _reason(error: Exception) -> str:

@@ -162,7 +162,9 @@ class Worker:
         try:
             batch = next(batches)
         except ValueError as error:
-            trouble = str(error).strip().splitlines()[-1]  # of a loader's process: the last line
+            # Of a loader's process: the last line of a traceback, where it follows its class.
+            last = str(error).strip().splitlines()[-1]
+            trouble = last.removeprefix(f"{type(error).__name__}: ")
         self.agree(trouble, mistake=True)
         assert batch is not None
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -84,6 +85,39 @@ def test_a_command_can_fetch_the_tars(shards: Shards) -> None:
     pattern = f"pipe:cat {shards.folder}/{{}}"
     found = list(EpisodeStream(shards.index, pattern, "train", 4, 32, epochs=1))
     assert sorted(e.rows for e in found) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        ("cat {folder}/none/{{}}", "with exit status 1"),
+        ("head -c 700 {folder}/{{}}; exit 3", "with exit status 3"),
+        # At the end of a member a tar that stops looks whole.
+        ("head -c {member} {folder}/{{}}; exit 3", "with exit status 3"),
+        ("head -c {member} {folder}/{{}}; sleep 0.1; kill -TERM $$", "by signal 15"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_command_that_fails_is_one_line(
+    shards: Shards, command: str, how: str, workers: int
+) -> None:
+    with tarfile.open(shards.tar(0)) as tar:
+        member = tar.getmembers()[1].offset
+    pattern = "pipe:" + command.format(folder=shards.folder, member=member)
+    episodes = EpisodeStream(shards.index, pattern, "train", 4, 32, epochs=1)
+    with pytest.raises(ValueError) as caught:
+        list(stream_loader(episodes, 1, workers=workers))
+    told = pattern.replace("{}", "train/") + f" cannot be read to its end: its command ended {how}"
+    last = str(caught.value).strip().splitlines()[-1].removeprefix("ValueError: ")
+    assert re.sub("train/[^ ;]*tar", "train/", last) == told
+
+
+def test_a_command_is_not_blamed_for_a_tar_that_is_none(shards: Shards) -> None:
+    for path in shards.folder.rglob("*.tar"):
+        path.write_bytes(b"<html>" * 100_000)
+    pattern = f"pipe:cat {shards.folder}/{{}}"
+    with pytest.raises(ValueError, match=r"cannot be read to its end: .*(header|opened)"):
+        list(EpisodeStream(shards.index, pattern, "train", 4, 32, epochs=1))
 
 
 @pytest.mark.parametrize("left", [0, 700, 9000])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -57,12 +58,16 @@ def test_a_damaged_picture_ends_the_run_and_is_named(
     assert tar in stopped.why and stopped.why.endswith("is no whole JPEG: make its shard anew")
 
 
-def test_in_a_loader_s_process_too(make_shards: MakeShards) -> None:
+@pytest.mark.parametrize("changes", [{}, {"loader": "stream"}], ids=["mmap", "stream"])
+def test_in_a_loader_s_process_in_the_same_words(
+    make_shards: MakeShards, changes: dict[str, Any]
+) -> None:
     shards = make_shards()
     tar = damage_a_picture(shards)
-    stopped = trained_events(replace(run_of(shards), loader_workers=1))[-1]
-    assert isinstance(stopped, Stopped) and "\n" not in stopped.why
-    assert tar in stopped.why and stopped.why.endswith("is no whole JPEG: make its shard anew")
+    run = run_of(shards, **changes)
+    here, there = (trained_events(replace(run, loader_workers=n))[-1] for n in (0, 1))
+    assert isinstance(there, Stopped) and there == here
+    assert re.match(rf"\S*{re.escape(tar)}", there.why), "begins with what is damaged"
 
 
 def test_held_out_tars_that_are_missing_are_told(make_shards: MakeShards) -> None:
