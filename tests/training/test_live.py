@@ -11,13 +11,15 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_model import MONA, NETWORKS, PARAMS, begins, write_model
 from tiny_model import SHORT as DRIVER
 
+from pipelines.detectors.base import share_inside
 from pipelines.errors import UserError
 from pipelines.params import training as sections
 from training import adapt, animate, marking
-from training.faces import Face, Finder, Picture, from_picture
+from training.faces import Face, Finder, Picture, Points, from_picture
 from training.finetune import Person
 from training.footage import follow
 from training.live.drivers import Recording, Shot
@@ -163,6 +165,81 @@ def test_the_tracker_finds_what_the_detector_finds(corpus: Path, finder: Finder)
         theirs = footage.points[number] * (crop[2] / 256) + crop[:2]
         apart.append(np.linalg.norm(seen - theirs, axis=1).mean())
     assert np.mean(apart) < 0.03 * crop[2]
+
+
+SHAPE = np.random.default_rng(0).uniform(0, 60, (68, 2)).astype(np.float32)
+
+
+class Scripted:
+    """A finder of the faces that it is told of."""
+
+    backend = "scripted"
+
+    def __init__(self) -> None:
+        self.faces: list[Points] = []
+
+    def all(self, picture: Picture) -> list[Points]:
+        return self.faces
+
+    def near(self, picture: Picture, box: np.ndarray) -> Points | None:
+        boxes = box[None].astype(np.float32)
+        return next((f for f in self.faces if share_inside(f[None], boxes)[0] > 0.5), None)
+
+
+def test_nobody_else_is_followed_when_the_face_leaves() -> None:
+    finder, picture = Scripted(), np.zeros((300, 600, 3), np.uint8)
+    follower = Follower(finder, which=1)  # type: ignore[arg-type]
+    mine, theirs = SHAPE + 100, SHAPE + np.float32((400, 100))
+    near, close_up = SHAPE + np.float32((170, 100)), SHAPE * 3 + 40
+    for there, followed in (
+        ([mine, theirs], mine),
+        ([SHAPE + 110, theirs], SHAPE + 110),
+        ([theirs], None),
+        ([], None),
+        ([SHAPE + np.float32((260, 100))], None),  # comes nearer, and is still somebody else
+        ([close_up], None),  # a face of three times the size where mine was
+        ([near, theirs], near),  # mine again, a bit aside
+    ):
+        finder.faces = [np.asarray(face, np.float32) for face in there]
+        found = follower(picture)
+        if followed is None:
+            assert np.isnan(found).all()
+        else:
+            np.testing.assert_allclose(found, followed)
+
+
+def test_a_tracker_that_hops_to_another_face_in_its_view_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finder, picture = Scripted(), np.zeros((300, 600, 3), np.uint8)
+    tracked: list[Points | None] = [None]
+    monkeypatch.setattr("training.live.follower._tracker", lambda _: lambda *_: tracked[0])
+    follower = Follower(finder)  # type: ignore[arg-type]
+    mine = SHAPE + 100
+    finder.faces = [mine]
+    np.testing.assert_allclose(follower(picture), mine)
+    view = follower._view
+    assert view is not None
+    finder.faces = []
+    tracked[0] = (SHAPE + np.float32((185, 100)) - view[:2]).astype(np.float32)
+    assert view[0] < 185 < view[0] + view[2], "in view"
+    assert np.isnan(follower(picture)).all()
+
+
+def test_a_lost_face_holds_though_another_is_seen(corpus: Path, job: Job) -> None:
+    film = [shot.picture for shot in Recording(begins(corpus, DRIVER), paced=False)][:24]
+    with Image.open(corpus / MONA) as file:
+        height = film[0].shape[0]
+        size = (round(file.width * height / file.height), height)
+        mona = np.asarray(file.convert("RGB").resize(size))
+    alone = [np.concatenate([frame, np.zeros_like(mona)], axis=1) for frame in film]
+    gone = np.concatenate([np.zeros_like(film[0]), mona], axis=1)
+    audience = Audience()
+    run(job, Webcam([*alone[:16], gone, gone, *alone[16:]]), [audience])
+    made = [frame[:, 128:192].astype(int) for frame in audience.frames]
+    assert len(made) == 17  # but for the first nine, of the reference
+    held = [float(np.abs(made[at] - made[6]).mean()) for at in (7, 8)]
+    assert max(held) < 1, "the last motion stays"
 
 
 def test_late_frames_are_repeated_in_a_file() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.detectors.base import cut
-from training.faces import Finder, Picture, Points, choose, face_box
+from training.faces import Finder, Picture, Points, choose, face_box, found_again
 
 ROOM = 2.5
 """Side of what the tracker sees, in sides of the face's box."""
@@ -19,7 +19,10 @@ DRIFT = 0.2
 
 
 class Follower:
-    """The landmarks of one face, frame by frame, in pixels of the whole picture."""
+    """The landmarks of one face, frame by frame, in pixels of the whole picture.
+
+    Nobody else is followed when it leaves: it is found again where it was, by the rule for clips.
+    """
 
     def __init__(self, finder: Finder, which: int | None = None, name: str = "driver") -> None:
         """which: of several faces in the first picture that has any, from the left."""
@@ -30,7 +33,7 @@ class Follower:
 
     def __call__(self, picture: Picture) -> Points:
         """(68, 2), NaN where the face is not seen. Raises UserError for several at first."""
-        points = self._in_view(picture)
+        points = self._same(self._in_view(picture))
         if points is None:
             points = self._anew(picture)
         if points is None:
@@ -54,12 +57,14 @@ class Follower:
 
     def _anew(self, picture: Picture) -> Points | None:
         faces = self._finder.all(picture)
-        if not faces:
-            return None
-        if self._last is None:
+        if self._last is None and faces:
             return choose(faces, self._which, self._name, "--driver-face")
-        last = self._last.mean(0)
-        return min(faces, key=lambda face: float(np.linalg.norm(face.mean(0) - last)))
+        return self._same(*faces)
+
+    def _same(self, *faces: Points | None) -> Points | None:
+        """The one of them that was seen last, or None where it is none of them."""
+        seen = [face for face in faces if face is not None]
+        return None if self._last is None else found_again(seen, face_box(self._last))
 
     def _strayed(self, middle: npt.NDArray[np.float64], side: float) -> bool:
         assert self._view is not None
