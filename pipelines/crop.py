@@ -29,7 +29,7 @@ from pipelines.video import ClipResult, ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, probe
 
 STAGE = "crop"
-VERSION = 2
+VERSION = 3
 """Raise when the kernel would give other bytes for the same clip."""
 
 CLIP_COLUMNS = [

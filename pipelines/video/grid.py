@@ -79,7 +79,7 @@ class FrameTimes:
             except FFmpegError:
                 pass
         rows = sorted(rows) or counted  # a bare stream has no stamps at all
-        end = rows[-1][0] + rows[-1][1] if rows else 0
+        end = rows[-1][0] + _last(rows) if rows else 0
         slots = [slot_at(ticks, base) for ticks in (*(row[0] for row in rows), end)]
         return FrameTimes(
             np.array(slots, np.int64),
@@ -100,6 +100,16 @@ class FrameTimes:
     def slot_of(self, frame: int) -> int:
         """Slot of a frame by its index, the end's after the last; beyond that, past the end."""
         return int(self.slots[frame]) if frame < len(self.slots) else self.end + _BEYOND
+
+
+def _last(rows: list[tuple[int, int, bool]]) -> int:
+    """Ticks for which the last frame is shown: where nothing tells, as in FLV, as the one before.
+
+    So says the fps filter, and `frames.FrameReader`.
+    """
+    if rows[-1][1] or len(rows) == 1:
+        return rows[-1][1]
+    return rows[-1][0] - rows[-2][0]
 
 
 @dataclass(frozen=True, slots=True)

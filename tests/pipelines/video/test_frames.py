@@ -57,13 +57,15 @@ def test_every_frame_of_every_clip_is_the_right_one(sources, tmp_path, name):
             assert abs(lag(sound, wanted)) < 0.04
 
 
-@pytest.mark.parametrize("name", ["29.97.mp4", "vfr.mp4", "open.mp4", "late.mp4", "stream.ts"])
+@pytest.mark.parametrize(
+    "name", ["29.97.mp4", "vfr.mp4", "vfr.flv", "open.mp4", "late.mp4", "stream.ts"]
+)
 @needs_ffmpeg
 def test_same_frames_as_the_fps_filter(sources, tmp_path, name):
     command = ["ffmpeg", "-v", "error", "-i", str(sources[name])]
     # The sound is read as well, since time 0 is where the first stream in use starts.
     command += ["-map", "0:a", "-f", "null", "-", "-map", "0:v", "-vf", "fps=25"]
-    command += ["-pix_fmt", "gray", "-vsync", "passthrough", "-f", "rawvideo", "-"]
+    command += ["-pix_fmt", "gray", "-fps_mode", "passthrough", "-f", "rawvideo", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     theirs = [number_of(f) for f in np.frombuffer(raw, np.uint8).reshape(-1, SIDE, SIDE)]
     slots = slots_of(sources[name])
@@ -74,7 +76,7 @@ def test_same_frames_as_the_fps_filter(sources, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["25.mp4", "open.mp4", "stream.ts", "vfr.mp4", "h264.avi", "old.mpg"]
+    "name", ["25.mp4", "open.mp4", "stream.ts", "vfr.mp4", "vfr.flv", "h264.avi", "old.mpg"]
 )
 def test_neighbours_and_seeks_leave_no_trace(sources, tmp_path, name, monkeypatch):
     clips = [c for c in some_clips(slots_of(sources[name])) if c.frames < 60]

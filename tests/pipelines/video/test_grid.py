@@ -1,14 +1,16 @@
 """The time grid, and where annotations of other frame rates lie on it."""
 
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 
 import av
 import pytest
-from videos import Sources, cut, read, shown, slots_of
+from videos import MS, Sources, cut, ragged, read, shown, slot, slots_of, write
 
 from pipelines.video import ClipSpec
-from pipelines.video.grid import slot_at
+from pipelines.video.frames import FrameReader
+from pipelines.video.grid import FrameTimes, slot_at
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,23 @@ def test_frames_of_other_annotation_rates(sources, tmp_path):
     assert segment.first_frame == slots[key + 3]
     whole = cut(source, [ClipSpec("a", None, None)], tmp_path)["a"]
     assert read(whole.path)[0] == shown(slots, 0, slots[-1])
+
+
+@pytest.mark.parametrize("stamps", [ragged(40), list(range(0, 1600, 40))], ids=["ragged", "even"])
+def test_the_last_frame_of_a_container_without_durations_is_shown(tmp_path, stamps):
+    source = write(tmp_path / "a.flv", stamps, MS)
+    with av.open(str(source)) as container:
+        assert not any(packet.duration for packet in container.demux(video=0))
+    end = slot(Fraction(2 * stamps[-1] - stamps[-2], 1000))
+    clips = [
+        ClipSpec("all", None, None, fps=None),
+        ClipSpec("at 25", None, None),
+        ClipSpec("numbered", 0, len(stamps), fps=None),
+    ]
+    for clip in cut(source, clips, tmp_path).values():
+        numbers, _ = read(clip.path)
+        assert len(numbers) == end and numbers[-1] == len(stamps) - 1
+    with closing(FrameReader(source)) as reader:
+        while reader.read():
+            pass
+        assert reader.end == FrameTimes.of(source).end == end

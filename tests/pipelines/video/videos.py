@@ -114,7 +114,9 @@ def slots_of(path: Path) -> list[int]:
             if p.size and stamp(p) is not None
         )
         times = [row[0] * stream.time_base - start for row in rows]
-        return [slot(t) for t in times] + [slot(times[-1] + rows[-1][1] * stream.time_base)]
+        # An FLV does not tell how long a frame lasts: the last one as long as the one before.
+        lasts = rows[-1][1] * stream.time_base or times[-1] - times[-2]
+        return [slot(t) for t in times] + [slot(times[-1] + lasts)]
 
 
 def shown(slots: list[int], first: int, frames: int) -> list[int]:
@@ -185,6 +187,7 @@ SOURCES = {
         {"options": OPEN_GOP},
     ),
     "vfr.mp4": (ragged(110), MS, {"options": B_FRAMES}),
+    "vfr.flv": (ragged(110), MS, {"options": B_FRAMES}),
     "late.mp4": (
         [30 * 1500 + 3000 * i for i in range(120)],
         Fraction(1, 90000),
