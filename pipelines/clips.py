@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.video.exact import ToRgb
 from pipelines.video.probe import OPEN_OPTIONS
 
 Frames = npt.NDArray[np.uint8]
@@ -23,13 +24,13 @@ def read_frames(path: Path, numbers: Iterable[int] | None = None) -> Frames:
     Raises av.error.FFmpegError where the clip does not decode, ValueError where it is too short.
     """
     wanted = None if numbers is None else set(numbers)
-    frames = []
+    frames, to_rgb = [], ToRgb()
     with av.open(str(path.absolute()), options=OPEN_OPTIONS) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         for number, frame in enumerate(container.decode(stream)):
             if wanted is None or number in wanted:
-                frames.append(frame.to_ndarray(format="rgb24"))
+                frames.append(to_rgb(frame))
     if wanted is not None and len(frames) != len(wanted):
         raise ValueError(f"{path.name}: {len(frames)} of {len(wanted)} frames are there")
     return np.stack(frames)

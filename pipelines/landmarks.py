@@ -27,7 +27,7 @@ from pipelines.schemas import IDENTITY, LANDMARKS
 from pipelines.statuses import Status
 
 STAGE = "landmarks"
-VERSION = 1
+VERSION = 2
 """Raise when the same clip would give other points or measures."""
 
 CROP_COLUMNS = [*IDENTITY, "status", "path", "sha256", "frames", "face_boxes"]

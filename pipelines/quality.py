@@ -216,7 +216,9 @@ def sharpness(frame: npt.NDArray[np.uint8], low: Array, high: Array) -> float:
         return 0.0
     left, top = int(x0), int(y0)
     patch = frame[top : int(np.ceil(y1)), left : int(np.ceil(x1))]
-    luma = patch.astype(np.float32) @ _LUMA
+    # Written out: the last bits of BLAS's products are each processor's own.
+    red, green, blue = np.moveaxis(patch.astype(np.float32) * _LUMA, -1, 0)
+    luma = red + green + blue
     small = _area_mean(_area_mean(luma, rows - top).T, columns - left)
     laplacian = (
         (small[:-2, 1:-1] + small[2:, 1:-1])

@@ -25,6 +25,7 @@ from pipelines.detectors.base import share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
+from pipelines.video.exact import ToRgb
 from pipelines.video.grid import FrameTimes, container_start
 from pipelines.video.probe import MediaError, mean_rate, open_container, upright, video_stream
 from pipelines.video.scenes import picture_means, scene_score
@@ -139,12 +140,12 @@ class Film:
     def crops(self, crop: geometry.Crop, side: int) -> Iterator[Picture]:
         """Every frame cut to a square of `side` pixels."""
         cutter: CropFilter | None = None
+        to_rgb = ToRgb()
         for frame in self:
             if cutter is None or not cutter.fits(frame):
                 size = (self.width, self.height)
                 cutter = CropFilter(frame, self.turn, size, crop, side)
-            picture: Picture = cutter.cut(frame, 0).to_ndarray(format="rgb24")  # type: ignore[assignment]
-            yield picture
+            yield to_rgb(cutter.cut(frame, 0))
 
     def views(self) -> Iterator[tuple[int, Picture]]:
         """Number and whole picture, in a square, of `LOOKS` frames a second."""

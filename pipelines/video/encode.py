@@ -16,6 +16,7 @@ from av.filter import Graph
 from av.filter.context import FilterContext
 from av.video.frame import VideoFrame
 
+from pipelines.video import exact
 from pipelines.video.boxes import Crop
 from pipelines.video.grid import GRID
 from pipelines.video.probe import Turn
@@ -51,8 +52,8 @@ class CropFilter:
         steps: list[Filter] = [("vflip", None)] if turn.mirrored else []
         steps += _TURNS[turn.degrees]
         shown = (frame.height, frame.width) if turn.sideways else (frame.width, frame.height)
-        if shown != picture:
-            steps.append(("scale", f"{picture[0]}:{picture[1]}"))  # the size changed midway
+        if shown != picture:  # the size changed midway
+            steps.append(("scale", f"{picture[0]}:{picture[1]}:flags={exact.SCALE}"))
         width, height = crop.size
         left, top, right, bottom = crop.overhang(*picture)
         x, y = (int(place) for place in self._places[0])
@@ -68,7 +69,7 @@ class CropFilter:
             inner_height = min(y + height, picture[1]) - max(y, 0) & ~1
             steps.append(("crop", f"{inner_width}:{inner_height}:{max(x, 0)}:{max(y, 0)}"))
             steps.append(("pad", f"{width}:{height}:{max(-x, 0)}:{max(-y, 0)}"))
-        steps += [("scale", f"{size}:{size}:flags=bicubic"), ("setsar", "1")]
+        steps += [("scale", f"{size}:{size}:flags={exact.SCALE}"), ("setsar", "1")]
         steps += [("format", "yuv420p"), ("buffersink", None)]
         self._connect(steps)
 
@@ -139,7 +140,7 @@ class ClipFile:
         self._bytes = BytesIO()
         options = {"fflags": "+bitexact", "max_interleave_delta": "0"}
         self._container = av.open(self._bytes, "w", format="mp4", options=options)
-        encoder = {"preset": settings.preset, "crf": str(settings.crf), "threads": "1"}
+        encoder = exact.X264 | {"preset": settings.preset, "crf": str(settings.crf)}
         self._pictures = self._container.add_stream("libx264", rate=GRID, options=encoder)
         self._pictures.width = self._pictures.height = settings.size
         self._pictures.pix_fmt = "yuv420p"
