@@ -208,6 +208,26 @@ def test_nobody_else_is_followed_when_the_face_leaves() -> None:
             np.testing.assert_allclose(found, followed)
 
 
+def test_who_sits_down_elsewhere_is_taken_on_once_alone() -> None:
+    finder, picture = Scripted(), np.zeros((300, 600, 3), np.uint8)
+    follower = Follower(finder, patience=3)  # type: ignore[arg-type]
+    mine, back, other = SHAPE + 100, SHAPE + np.float32((480, 60)), SHAPE + np.float32((290, 60))
+    for there, followed in (
+        ([mine], mine),
+        ([back], None),
+        ([], None),
+        ([back], None),
+        ([back, other], None),  # who of them?
+        ([back], back),
+    ):
+        finder.faces = [np.asarray(face, np.float32) for face in there]
+        found = follower(picture)
+        if followed is None:
+            assert np.isnan(found).all()
+        else:
+            np.testing.assert_allclose(found, followed)
+
+
 def test_a_tracker_that_hops_to_another_face_in_its_view_is_not_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -24,9 +24,22 @@ class Follower:
     Nobody else is followed when it leaves: it is found again where it was, by the rule for clips.
     """
 
-    def __init__(self, finder: Finder, which: int | None = None, name: str = "driver") -> None:
-        """which: of several faces in the first picture that has any, from the left."""
+    def __init__(
+        self,
+        finder: Finder,
+        which: int | None = None,
+        name: str = "driver",
+        patience: int | None = None,
+    ) -> None:
+        """which: of several faces in the first picture that has any, from the left.
+
+        patience: pictures without it after which a face that is alone counts as the one that
+        left: who sits down before a camera again sits elsewhere. None: never.
+        """
         self._finder, self._which, self._name = finder, which, Path(name)
+        self._patience = patience
+        self.missed = 0
+        """Pictures since the face was last seen."""
         self._track = _tracker(finder)
         self._last: Points | None = None
         self._view: npt.NDArray[np.int64] | None = None
@@ -38,8 +51,9 @@ class Follower:
             points = self._anew(picture)
         if points is None:
             self._view = None
+            self.missed += 1
             return np.full((68, 2), np.nan, np.float32)
-        self._last = points
+        self._last, self.missed = points, 0
         box = face_box(points)
         middle, side = box[:2] + box[2:] / 2, ROOM * box[2]
         if self._view is None or self._strayed(middle, side):
@@ -59,7 +73,8 @@ class Follower:
         faces = self._finder.all(picture)
         if self._last is None and faces:
             return choose(faces, self._which, self._name, "--driver-face")
-        return self._same(*faces)
+        gave_up = self._patience is not None and self.missed >= self._patience
+        return faces[0] if gave_up and len(faces) == 1 else self._same(*faces)
 
     def _same(self, *faces: Points | None) -> Points | None:
         """The one of them that was seen last, or None where it is none of them."""

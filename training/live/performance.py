@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines import progress
 from pipelines.detectors.base import cut
 from pipelines.errors import UserError
 from pipelines.params import Params
@@ -33,6 +34,8 @@ from training.scene import Job, check_destination, prepare, published
 
 REFERENCE = 1.0
 """Seconds with a face that tell how the driver looks at rest."""
+LOST = 2.0
+"""Seconds without the face after which it is told, and a camera takes a face that is alone."""
 HELD = 2
 """Seconds of a recording that wait for them; what is older is passed over."""
 
@@ -108,7 +111,9 @@ def run(job: Job, driver: Driver, sinks: Sequence[Sink], which: int | None = Non
 
     Raises UserError where no face is ever seen.
     """
-    follower = Follower(job.finder, which, driver.facts["name"])
+    lost = round(LOST * driver.fps)
+    patience = None if driver.waits else lost
+    follower = Follower(job.finder, which, driver.facts["name"], patience)
     latency = Latency()
     held: deque[Seen] = deque(maxlen=round(HELD * driver.fps) if driver.waits else 1)
     rest: list[Points] = []
@@ -116,6 +121,8 @@ def run(job: Job, driver: Driver, sinks: Sequence[Sink], which: int | None = Non
     with suppress(KeyboardInterrupt), job.scene.ready():
         for seen in _followed(driver, follower):
             held.append(seen)
+            if follower.missed == lost and puppeteer is not None:
+                progress.complain("live: the driver's face is lost; the last motion stays")
             if puppeteer is None:
                 if np.isfinite(seen.points).all():
                     rest.append(seen.points)
