@@ -30,7 +30,7 @@ class ManifestReader:
         self._url, self._columns = url, columns
         with self._readable():
             try:
-                self._file = pq.ParquetFile(_source(url))
+                self._file = pq.ParquetFile(_source(url), page_checksum_verification=True)
             except FileNotFoundError:
                 raise UserError(f"{url} is missing: run the stage that writes it first") from None
         if lacking := set(columns or ()) - set(self._file.schema_arrow.names):
@@ -46,7 +46,7 @@ class ManifestReader:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's trouble, not the file's
             words = " ".join(str(error).split())
@@ -140,7 +140,12 @@ class ManifestWriter:
         path: Path = self._atomic.__enter__()
         with self._named_errors():
             self._writer = pq.ParquetWriter(
-                path, self.schema, compression="zstd", compression_level=3, store_schema=True
+                path,
+                self.schema,
+                compression="zstd",
+                compression_level=3,
+                store_schema=True,
+                write_page_checksum=True,  # else a flipped bit is another number, and no error
             )
         return self
 

@@ -38,7 +38,9 @@ class EmptySplit(NoVideos):
 
 def people_of(path: str | Path, split: str) -> set[str]:
     """Everybody in a split of an index, as source/person."""
-    table = pq.read_table(path, columns=VIDEO[:2], filters=[("split", "==", split)])
+    table = pq.read_table(
+        path, columns=VIDEO[:2], filters=[("split", "==", split)], page_checksum_verification=True
+    )
     pairs = table.group_by(VIDEO[:2], use_threads=False).aggregate([]).to_pylist()
     return {f"{pair['source']}/{pair['person']}" for pair in pairs}
 
@@ -126,7 +128,7 @@ class _Columns:
         """Raises ValueError for what is no index, EmptySplit where the split holds nobody."""
         self._path = path
         with self._readable():
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
         if missing := {*COLUMNS, "split"} - set(self._file.schema_arrow.names):
             raise ValueError(f"{path} is no index of shards: it lacks {', '.join(sorted(missing))}")
         with self._readable():

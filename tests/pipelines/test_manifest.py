@@ -164,3 +164,32 @@ def test_manifests_live_in_object_stores_too() -> None:
     path = write("memory://bucket/a.parquet", rows)
     assert read(path).to_pylist() == rows
     storage.remove(path)
+
+
+@given(st.data())
+def test_a_flipped_bit_is_no_other_row(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Pages have checksums; what the footer tells is held against nothing."""
+    path = tmp_path_factory.mktemp("flip") / "m.parquet"
+    rows = pa.table({"key": [f"key-{n}" for n in range(300)], "at": [n * n for n in range(300)]})
+    with ManifestWriter(str(path), rows.schema) as writer:
+        writer.write(rows)
+    whole = path.read_bytes()
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    at, bit = data.draw(st.integers(4, pages - 1)), data.draw(st.integers(0, 7))
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+    try:
+        assert read(str(path)).equals(rows)  # bits of a page's header that nobody reads
+    except UserError as error:
+        assert f"{path} is not a readable manifest" in str(error)
+
+
+def test_what_arrow_does_not_know_is_one_line(tmp_path: Path) -> None:
+    """Whatever error it makes of it."""
+    path = tmp_path / "m.parquet"
+    with ManifestWriter(str(path), pa.schema([("name", pa.string())])) as writer:
+        writer.write(pa.table({"name": ["a"]}))
+    path.write_bytes(path.read_bytes().replace(b"name", b"n\xff\xfee"))
+    with pytest.raises(UserError, match="not a readable manifest"):
+        read(str(path))
