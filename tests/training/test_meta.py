@@ -203,7 +203,8 @@ def test_accumulated_gradients_are_the_batchs(
         learner.update_generator(batch.split(parts))
     for others in grads[1:]:
         for whole, pieces in zip(grads[0], others, strict=True):
-            torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
+            # By the norm: a processor's kernels may leave other last digits in single elements.
+            assert (pieces - whole).norm() <= 1e-4 * whole.norm() + 1e-6
     with pytest.raises(ValueError, match="3 equal parts"):
         batch.split(3)
     make_learner(accumulate=2).step(batch)
