@@ -187,6 +187,11 @@ def video_name(clip: Row) -> str:
     return f"{clip['source']}/{clip['person']}/{clip['video']}"
 
 
+def older_name(clip: Row) -> str:
+    """The same in manifests of before, which did not tell the sources of ready crops apart."""
+    return f"{clip['person']}/{clip['video']}" if clip["media"] else str(clip["video"])
+
+
 def ready_file(clip: Row) -> str:
     """A ready crop's own name, as `detail` tells of those that are gone."""
     return Path(clip["media"]).name

@@ -125,6 +125,11 @@ def ready_names(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
     return pc.binary_join_element_wise(rows["source"], rows["person"], rows["video"], "/")
 
 
+def older_ready_names(rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+    """`person/video`: what manifests of before called it, whatever its source."""
+    return pc.binary_join_element_wise(rows["person"], rows["video"], "/")
+
+
 class ManifestWriter:
     """Writes a manifest row group by row group; the file appears when the block ends well."""
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import manifest, storage
-from pipelines.download import video_name
+from pipelines.download import older_name, video_name
 from pipelines.errors import UserError
 from pipelines.params import MANIFESTS, Params
 from pipelines.schemas import IDENTITY
@@ -146,7 +146,8 @@ class Project:
             else:
                 rows = asked.rows(table)
             if stage == "catalog":
-                videos = {video_name(row) for row in rows.to_pylist()}
+                clips = rows.to_pylist()
+                videos = {name(row) for row in clips for name in (video_name, older_name)}
             words = rows["status"].to_pylist() if stage != "shard" else ["ok"] * len(rows)
             found[stage] = Counter(words)
         return found

@@ -126,8 +126,9 @@ def _lost(rows: Counter[str]) -> Counter[str]:
 
 def _blame(said: dict[str, str], clip: dict[str, str]) -> str | None:
     """The status of the failed download that a clip waits for, if it is that."""
-    ready = f"{clip['source']}/{clip['person']}/{clip['video']}"  # a site's video has no such row
-    status = said.get(ready) or said.get(clip["video"])
+    older = f"{clip['person']}/{clip['video']}"  # of ready crops, in manifests of before
+    ready = f"{clip['source']}/{older}"  # a site's video has neither row
+    status = said.get(ready) or said.get(older) or said.get(clip["video"])
     return None if status == Status.OK else status
 
 

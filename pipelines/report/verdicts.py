@@ -41,7 +41,10 @@ def read_verdicts(data: str) -> pa.Table:
     is_ready = pc.is_valid(catalog["media"])
     videos = pc.if_else(is_ready, manifest.ready_names(catalog), catalog["video"])
     missing = pc.fill_null(pc.equal(crop_status, Status.SOURCE_MISSING), False)
-    lost_at = _find(pc.if_else(missing, videos, pa.scalar(None, pa.string())), failed["video"])
+    none = pa.scalar(None, pa.string())
+    older = pc.if_else(is_ready, manifest.older_ready_names(catalog), none)
+    found = (_find(pc.if_else(missing, names, none), failed["video"]) for names in (videos, older))
+    lost_at = pc.coalesce(*found)
 
     itself = pa.chunked_array([pa.array(range(len(catalog)), pa.int32())])
     itself = pc.if_else(turned_away, itself, pa.scalar(None, pa.int32()))

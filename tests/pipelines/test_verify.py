@@ -119,6 +119,25 @@ def test_a_changed_value_in_a_column_that_nothing_is_held_against(told: Params, 
         verify.verify(told)
 
 
+def test_ready_crops_of_an_older_version_are_no_lie(told: Params) -> None:
+    """They were told by person and video; another name is still one."""
+
+    def ready(rows: list[Row]) -> None:
+        for row in rows:
+            row["media"] = f"{row['key']}.mp4"
+
+    def named(form: str) -> Change:
+        return lambda rows: [r.update(video=form.format(r["video"][-1])) for r in rows]
+
+    change(told, "catalog", ready)
+    for form in ("vox/id{0}/v{0}", "id{0}/v{0}"):
+        change(told, "download", named(form))
+        verify.verify(told)
+    change(told, "download", named("v{0}"))
+    with pytest.raises(Lie, match="catalog -> downloads: 3 videos wanted, 3 rows"):
+        verify.verify(told)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

@@ -98,19 +98,21 @@ def test_the_first_stage_to_say_no_counts(made):
     assert all(row["status"] == "ok" for row in rows if row["stage"] == "shard")
 
 
-def test_ready_crops_are_blamed_by_source_and_person(tmp_path):
+@pytest.mark.parametrize("video", ["vox/id1/v1", "id1/v1"], ids=["now", "of before"])
+def test_ready_crops_are_blamed_by_source_and_person(tmp_path, video):
     from pipelines.schemas import CATALOG, DOWNLOADS, INDEX
 
     params = make_params(tmp_path)
     names = {"source": "vox", "key": "id1_v1_1", "person": "id1", "video": "v1", "utterance": "1"}
     write(params, "catalog", [names | {"status": "ok", "media": "a.mp4"}], CATALOG)
-    bad = {"source": "vox", "video": "vox/id1/v1", "status": "corrupt", "detail": "no frames"}
+    bad = {"source": "vox", "video": video, "status": "corrupt", "detail": "no frames"}
     write(params, "download", [bad], DOWNLOADS)
     write(params, "crop", [names | {"status": "source_missing"}], CROPS)
     write(params, "landmarks", [], LANDMARKS)
     write(params, "shard", [], INDEX)
     (row,) = read_verdicts(params.paths.data).to_pylist()
     assert (row["stage"], row["status"], row["detail"]) == ("download", "corrupt", "no frames")
+    assert [s.losses for s in read_funnel(params).steps if s.losses] == [{"corrupt": 1}]
 
 
 @pytest.mark.parametrize(("status", "stage"), [("corrupt", "download"), ("ok", "crop")])
