@@ -17,6 +17,7 @@ from pipelines import manifest, storage
 from pipelines.download import older_name, video_name
 from pipelines.errors import UserError
 from pipelines.params import MANIFESTS, Params
+from pipelines.records import Records
 from pipelines.schemas import IDENTITY
 from pipelines.takedowns import read_takedowns
 
@@ -92,6 +93,32 @@ class Project:
                 row = found.slice(length=1).to_pylist()[0]
                 return {"name": _name(row), "url": self.link(row), "whole": column != "sha256"}
         return None
+
+    def earlier_clip_of(self, sha256: str) -> Row | None:
+        """The same, of a file that the crop stage has cut anew since: its record still tells."""
+        for table in self._ever_cut() if sha256 else ():
+            found = table.filter(pc.equal(table["sha256"], sha256))
+            if len(found):
+                row = found.slice(length=1).to_pylist()[0]
+                known = self.clip_of(row["source_sha256"] or "")
+                url = known["url"] if known else self.link(row)
+                return {"name": _name(row), "url": url, "whole": False}
+        return None
+
+    def earlier_files_of(self, asked: Asked) -> dict[str, str]:
+        """Digests of all files that were ever cut of what is asked for, with the clip's name."""
+        tables = (asked.rows(table) for table in self._ever_cut())
+        rows = (row for table in tables for row in table.to_pylist())
+        return {row["sha256"]: _name(row) for row in rows if row["sha256"]}
+
+    def _ever_cut(self) -> Iterator[pa.Table]:
+        """Clips of each record in the work folder, of other versions and settings too."""
+        records = Records(self.params.paths.work, "crop")
+        for read in records.reads(sorted(records.present())):
+            try:
+                yield read()[0].select([*IDENTITY, "sha256", "source_sha256"])
+            except (pa.ArrowInvalid, FileNotFoundError):
+                continue
 
     def files_of(self, clips: pa.Table) -> dict[str, str]:
         """Digests of the clips' files and videos, with the clip's name."""

@@ -65,6 +65,7 @@ class Backward:
 
     def __init__(self, project: Project, roots: Sequence[str | Path]) -> None:
         self._project, self._roots = project, roots
+        self._of_before = False
 
     def walk(self, path: Path) -> Node:
         """What a file was made from, down to the links. Raises UserError for a stranger's file."""
@@ -75,6 +76,7 @@ class Backward:
         if path.suffix == ".tar":
             return self._tar(path)
         thing = made.read(path)
+        self._of_before = _of_before(self._project, thing)
         sha256 = storage.sha256(path) if path.is_file() else ""
         return self._made(Input(thing.kind, str(path), sha256, thing.facts), 0)
 
@@ -97,6 +99,8 @@ class Backward:
             one = Input(one.kind, str(found.path), one.sha256, found.facts)
         node = self._made(one, depth)
         clip = self._project.clip_of(one.sha256)
+        if clip is None and self._of_before:
+            clip = self._project.earlier_clip_of(one.sha256)
         if clip:
             is_clip = "the video of" if clip["whole"] else "is"
             node.note = f"{is_clip} the clip {clip['name']}, from {clip['url']}"
@@ -177,6 +181,12 @@ class Backward:
         ]
 
 
+def _of_before(project: Project, thing: Made) -> bool:
+    """Whether it comes from another state of the dataset, whose crops may have been others."""
+    datasets = filter(None, map(made.dataset_of, made.family(thing.facts)))
+    return any(digest != project.current for digest, _ in datasets)
+
+
 def how_to_get(digest: str) -> str:
     """What to do about a dataset whose index is not at hand."""
     return (
@@ -226,6 +236,8 @@ def forward(project: Project, asked: Asked, roots: Sequence[str | Path]) -> Forw
     files = {sha256: "a file that was deleted" for _, sha256 in past.files}
     files |= {s: k for table in held.values() for s, k in project.files_of(table).items()}
     found = list(made.find(roots))
+    if any(_of_before(project, thing) for thing in found if not isinstance(thing, UserError)):
+        files = project.earlier_files_of(asked) | files
     touched: dict[Path, Touched] = {}
     grew = True
     while grew:

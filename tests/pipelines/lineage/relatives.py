@@ -49,7 +49,7 @@ def write_video(path: Path, facts: dict[str, Any]) -> Path:
     return path
 
 
-def give_digests(project: Params) -> dict[str, str]:
+def give_digests(project: Params, how: str = "crop") -> dict[str, str]:
     """Write a digest into every crop's row, as the stage does; returns them by key."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -59,7 +59,7 @@ def give_digests(project: Params) -> dict[str, str]:
     url = project.paths.manifest("crop")
     rows, schema = pq.read_table(url).to_pylist(), pq.read_schema(url)
     for row in rows:
-        row["sha256"] = storage.digest("crop", row["key"])
+        row["sha256"] = storage.digest(how, row["key"])
     with ManifestWriter(url, schema) as writer:
         writer.write(pa.Table.from_pylist(rows, schema=schema))
     return {row["key"]: row["sha256"] for row in rows}
@@ -92,13 +92,13 @@ def add_source(project: Params, source: str) -> dict[str, str]:
     return made
 
 
-def forget_person(index: Path, person: str) -> None:
+def forget_person(index: Path, person: str, to: Path | None = None) -> None:
     """An index as a rebuild without that person writes it."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = pq.read_table(index)
-    pq.write_table(table.filter(pc.not_equal(table["person"], person)), index)
+    pq.write_table(table.filter(pc.not_equal(table["person"], person)), to or index)
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> Any:

@@ -3,12 +3,20 @@
 from pathlib import Path
 
 import pytest
-from relatives import give_digests, run, write_tensors, write_video
+from relatives import (
+    forget_person,
+    give_digests,
+    model_facts,
+    run,
+    write_tensors,
+    write_video,
+)
 
-from pipelines import storage
+from pipelines import manifest, storage
 from pipelines.forget import ledger, requests
 from pipelines.lineage.__main__ import main
 from pipelines.params import Params
+from pipelines.records import Records
 
 
 def test_from_a_clip_forward(
@@ -33,6 +41,28 @@ def test_another_split_was_not_learned_from(
     told = run(capsys, "--video", "v1")
     assert {one["relation"] for one in told["made"]} == {"same dataset, other split"}
     assert told["stages"]["catalog"] == {"filtered": 1, "ok": 2}
+
+
+def test_a_crop_that_was_cut_anew_since_is_known_by_its_record(
+    project: Params, family: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A driver of the test people, a model of the train people, both of the dataset of before."""
+    crops = Path(project.paths.manifest("crop"))
+    then = give_digests(project)["id2_v2_00000"]
+    Records(project.paths.work, "crop").write("00ff", manifest.read(str(crops)), 1.0)
+    give_digests(project, "cut anew")
+    index = Path(project.paths.manifest("shard"))
+    old = index.rename("old.parquet")
+    forget_person(old, "nobody", index)
+    facts = {"driver": {"name": "d.mp4", "sha256": then}, "model": {"sha256": "00", "facts": {}}}
+    facts["model"]["facts"] = model_facts(storage.sha256(old))  # type: ignore[index]
+    video = write_video(Path(project.paths.results, "v.mp4"), facts)
+    for more in ((), ("--index", "old.parquet")):
+        told = run(capsys, "--person", "id2", *more)
+        relations = {Path(one["path"]).name: one["relation"] for one in told["made"]}
+        assert relations["v.mp4"] == "was given it"
+    told = run(capsys, str(video))
+    assert "is the clip id2_v2_00000 of vox, from https://videos" in told["from"][-1]["note"]
 
 
 def test_frames_of_a_person_pass_on_to_its_videos(
