@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import shutil
@@ -15,12 +16,16 @@ import psutil
 from pipelines import storage
 from pipelines.doctor import corpus, plan
 from pipelines.doctor.verdict import Verdicts, fail, ok, warn
+from pipelines.errors import StopStage, UserError
 from pipelines.params import Params
+from pipelines.records import Records
 
 GIB = 1024**3
 SKEW = 60.0
 """Seconds a clock may be off: signed requests of object stores bear minutes."""
 FILES, SHM, TEMPORARY = 1024, GIB, GIB
+OLD = 0.05e9
+"""Bytes of what nothing reads any more that are worth a word."""
 
 
 def space(params: Params) -> Verdicts:
@@ -37,13 +42,19 @@ def space(params: Params) -> Verdicts:
         if storage.is_local(url):
             needs[_mount(storage.local_path(url))] += stage.bytes
     for place, need in sorted(needs.items()):
-        there = sum(
+        there: float = sum(
             _size(storage.local_path(url))
             for url in (params.paths.work, params.paths.data)
             if storage.is_local(url) and _mount(storage.local_path(url)) == place
         )
+        work = params.paths.work
+        here = storage.is_local(work) and _mount(storage.local_path(work)) == place
+        past = _past(params) if here else 0.0
+        there -= past
         free = shutil.disk_usage(place).free
         words = f"{_gb(free)} free on {place}, {_gb(need)} needed, {_gb(there)} of it there"
+        if past > OLD:
+            words += f", besides {_gb(past)} of other versions or settings"
         left = need - there
         if free < left:
             yield fail("disk", words, "free some, or move paths.work and paths.data")
@@ -59,6 +70,22 @@ def space(params: Params) -> Verdicts:
         yield fail("memory", words, "lower beam.options.direct_num_workers")
     else:
         yield ok("memory", words)
+
+
+def _past(params: Params) -> float:
+    """Bytes in a local work folder, about, that runs of today make anew and do not replace."""
+    total = 0.0
+    for stage in ("crop", "landmarks"):
+        if not (present := Records(params.paths.work, stage).present()):
+            continue
+        try:
+            job = importlib.import_module(f"pipelines.{stage}").prepare(params)
+        except (UserError, StopStage):  # what it will make is not known yet
+            continue
+        kept = len(present & {item.fingerprint for item in job.items})
+        size = _size(storage.local_path(storage.join(params.paths.work, job.folder)))
+        total += size * (1 - kept / len(present))
+    return total
 
 
 def _mount(path: Path) -> Path:

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 from visit import clips, told
 
+from pipelines import crop
 from pipelines.doctor import machine
 from pipelines.params import Params
+from pipelines.records import Records
 
 MakeParams = Callable[..., Params]
 
@@ -30,6 +33,25 @@ def test_disk_and_memory(make_params: MakeParams, monkeypatch: pytest.MonkeyPatc
     small = psutil.virtual_memory()._replace(available=1 << 20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: small)
     assert told(machine.space(params)) == {"disk": "fail", "memory": "fail"}
+
+
+def test_crops_of_an_older_version_are_no_part_of_what_is_needed(
+    finished: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay beside those that are made anew."""
+    params = finished()
+    records, rows = Records(params.paths.work, "crop"), pa.table({"status": ["ok"]})
+    for item in crop.prepare(params).items:
+        records.write(item.fingerprint, rows, 1.0)
+    monkeypatch.setattr(machine, "OLD", 0)
+    monkeypatch.setattr(machine, "_gb", lambda size: f"{size:.0f} B")
+    assert "besides" not in next(machine.space(params)).words
+    size = sum(f.stat().st_size for f in Path(params.paths.work, "crops").iterdir())
+    monkeypatch.setattr(crop, "VERSION", "the next")
+    assert f", besides {size} B of other versions or settings" in next(machine.space(params)).words
+    for item in crop.prepare(params).items:
+        records.write(item.fingerprint, rows, 1.0)
+    assert f", besides {size / 2:.0f} B of" in next(machine.space(params)).words
 
 
 def test_clock(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
