@@ -84,7 +84,8 @@ def history(root: Path, names: Iterable[str], besides: Iterable[Path]) -> list[s
     """
     if not (root / ".git").exists():
         return []
-    pattern = "|".join(sorted(names))  # all in one pass over the history
+    if not (pattern := "|".join(sorted(names))):  # all in one pass over the history
+        raise OSError("ids so short stand in any text by chance")
     inside = [path for path in besides if path.is_relative_to(root)]
     outside = [f":(exclude){path.relative_to(root)}" for path in inside]
     words = ["git", "log", "--all", "--format=%h", "--pickaxe-regex", f"-S{pattern}", "--", "."]

@@ -76,6 +76,14 @@ def test_a_line_added_by_hand(
     assert not any("added by hand" in note for note in found.notes)
 
 
+def test_short_ids_are_not_looked_for_in_git_s_history(params: Params, tmp_path: Path) -> None:
+    annotate(tmp_path / "metadata", "p1", "v1")
+    (tmp_path / ".git").mkdir()
+    inforce = asked(params, "person,p1")
+    notes = check.check(params, tmp_path, inforce, whose(params, inforce)).notes
+    assert "git's history was not searched (ids so short stand in any text by chance)" in notes
+
+
 def test_nobody_is_told_apart_by_a_prefix(params: Params, tmp_path: Path) -> None:
     annotate(tmp_path / "metadata", LEAVER + "7", OTHER)
     inforce = asked(params, f"person,{LEAVER}")
