@@ -162,7 +162,8 @@ def load_person(path: str | Path, model: Trained) -> tuple[Person, dict[str, Any
     if parent != model.sha256:
         raise UserError(
             f"{path} was adapted from the model with sha256 {parent[:16]}, "
-            f"not from this one ({model.sha256[:16]}); name that model or adapt anew"
+            f"not from this one ({model.sha256[:16]}); name that model (a run keeps its own, "
+            "runs/<run>/model.safetensors in the work folder) or adapt anew"
         )
     state = tensor_file.unflatten(tensors, facts.pop("skeleton", None))
     try:
