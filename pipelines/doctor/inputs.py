@@ -244,7 +244,8 @@ def _date(text: str | None) -> float | None:
 
 
 def dvc(params: Params) -> Verdicts:
-    """The repository, how its cache links files, and that nothing else is at work in it."""
+    """The repository, that its dvc.yaml finds what it names in params.yaml, how its cache links
+    files, and that nothing else is at work in it."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
 
@@ -255,6 +256,12 @@ def dvc(params: Params) -> Verdicts:
         return
     except DvcException as error:
         yield fail("dvc", clean_detail(error), "`git init` here, or `dvc init --no-scm -f`")
+        return
+    try:
+        _ = repo.index.stages
+    except DvcException as error:
+        remedy = "no `dvc` command runs; params/ shows what params.yaml lacks"
+        yield fail("dvc", clean_detail(error), remedy)
         return
     kinds = repo.config["cache"].get("type") or ["reflink", "copy"]
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)

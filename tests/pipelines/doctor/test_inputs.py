@@ -152,3 +152,9 @@ def test_dvc(make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.Monkey
     assert told(inputs.dvc(make_params())) == {"dvc": "ok"}
     lock.write_text(f'{{"x": {{"write": {{"pid": {os.getpid()}, "cmd": "dvc repro"}}}}}}')
     assert "holds its lock" in lines(inputs.dvc(make_params()))
+    # A newer version's stages, an older one's settings.
+    (tmp_path / "params.yaml").write_text("name: mine\n")
+    (tmp_path / "dvc.yaml").write_text("stages: {train: {cmd: train, params: ['${setting}']}}\n")
+    assert "Could not find 'setting'" in lines(inputs.dvc(make_params()))
+    (tmp_path / "params.yaml").write_text("setting: tiny\n")
+    assert "Could not find" not in lines(inputs.dvc(make_params()))
