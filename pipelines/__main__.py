@@ -24,6 +24,7 @@ TOOLS = {
     "pipelines.doctor": "find today what would fail later; --plan: hours, bytes, money",
     "pipelines.forget": "take people out, and prove that nothing remains",
     "pipelines.lineage": "from a file back to clips and links, from a clip on to all it touched",
+    "pipelines.prune": "free the work folder of what older versions and settings left",
     "pipelines.verify": "re-read manifests and tars and stop at the first lie",
     "pipelines.sample": "build and serve the embedded sample, run the demo",
     "training.adapt": "learn one person from a few frames",

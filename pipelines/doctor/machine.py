@@ -55,6 +55,7 @@ def space(params: Params) -> Verdicts:
         words = f"{_gb(free)} free on {place}, {_gb(need)} needed, {_gb(there)} of it there"
         if past > OLD:
             words += f", besides {_gb(past)} of other versions or settings"
+            words += " (`python -m pipelines.prune` frees them)"
         left = need - there
         if free < left:
             yield fail("disk", words, "free some, or move paths.work and paths.data")

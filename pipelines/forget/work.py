@@ -123,9 +123,8 @@ def strays(params: Params, forgotten: Forgotten, found: Owners) -> Iterator[tupl
             yield "partial", url
 
 
-def purge(params: Params, forgotten: Forgotten) -> Purged:
-    """Delete it. Raises UserError while a stage is at work."""
-    work, purged = params.paths.work, Purged()
+def refuse_while_busy(work: str) -> None:
+    """Raise UserError while a stage is at work in this work folder."""
     storage.sweep_scratch(work)
     busy = storage.local_path(work) / "tmp" if storage.is_local(work) else None
     if busy is not None and busy.is_dir() and (left := sorted(busy.iterdir())):
@@ -133,6 +132,12 @@ def purge(params: Params, forgotten: Forgotten) -> Purged:
             f"{left[0]}: a stage seems to be at work; let it end or stop it, then run this again "
             "(where none is, delete that folder)"
         )
+
+
+def purge(params: Params, forgotten: Forgotten) -> Purged:
+    """Delete it. Raises UserError while a stage is at work."""
+    work, purged = params.paths.work, Purged()
+    refuse_while_busy(work)
     found = owners(params, forgotten)
     for folder, url in list(strays(params, forgotten, found)):
         request = found.theirs.get(inside(folder, url))
