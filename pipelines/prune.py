@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import UserError
@@ -43,7 +45,10 @@ def superseded(params: Params) -> Superseded:
                 f"{stage} has {len(missing)} of {len(live)} items to do; run `dvc repro card` "
                 "first, so that nothing in use is taken for old"
             )
-        kept.update(_files(records, sorted(live)))
+        try:
+            kept.update(_files(records, sorted(live)))
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{stage}: {error}; run `python -m pipelines.{stage}` first") from None
         found.records += [records.url(name) for name in sorted(present - live)]
     for folder in filter(None, RECORDS.values()):
         urls = files_below(storage.join(work, folder))

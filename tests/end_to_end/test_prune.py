@@ -34,7 +34,12 @@ def test_only_what_no_stage_reads_goes(undisturbed: Rig, tmp_path: Path) -> None
     assert "is old" in rig.run("prune", "--delete").check().out
 
 
-def test_a_stage_at_work_is_not_disturbed(undisturbed: Rig, tmp_path: Path) -> None:
+def test_a_damaged_record_and_a_stage_at_work_are_one_line(
+    undisturbed: Rig, tmp_path: Path
+) -> None:
     rig = undisturbed.copy_to(tmp_path / "busy")
+    next((rig.work / "records" / "crop").glob("*/*.arrow")).write_bytes(b"torn")
+    line = rig.run("prune", "--delete").one_line(2)
+    assert "crop: damaged record" in line and "python -m pipelines.crop" in line
     (rig.work / "tmp" / "another-host-1").mkdir(parents=True)
     assert "seems to be at work" in rig.run("prune", "--delete").one_line(2)
