@@ -1,7 +1,8 @@
 """Prune: what the work folder holds that no stage reads any more, of older versions and settings.
 
 Lists it; --delete deletes it. Needs a finished rebuild, so that nothing in use is taken for old.
-What another branch or experiment would still use is made anew there when it is needed.
+What another branch or experiment would still use is made anew there when it is needed; lineage
+no longer knows what was given a crop that is deleted here.
 
 Exits with 0, also where there is nothing; 2 while a stage has work to do or is at work.
 """
