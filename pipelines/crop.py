@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import engine, manifest, storage
-from pipelines.download import is_gone, ours, ready_file, video_name
+from pipelines.download import ours, ready_file, video_name
 from pipelines.errors import StopStage, clean_detail
 from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
@@ -95,9 +95,14 @@ class CropWorker:
                     rows |= self._cut(item, local, video, group, scratch)
             except FileNotFoundError:
                 for clip in group:
-                    words = f"{Path(path).name} is not the file that was recorded, or gone: "
-                    words += "run `python -m pipelines.download` again"
-                    known = {"source_sha256": video["sha256"]}
+                    if clip["media"] is not None:
+                        words = f"{Status.REMOVED}: {ready_file(clip)} is gone"
+                    else:
+                        words = f"{Path(path).name} is not the file that was recorded, or gone: "
+                        words += "run `python -m pipelines.download` again"
+                    # Tried again by the next run, unless the download already tells of the loss.
+                    told = clip["media"] is not None and video["detail"]
+                    known = {} if told else {"source_sha256": video["sha256"]}
                     rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, words, **known)
         return _table([rows[_clip_id(clip)] for clip in clips])
 
@@ -115,11 +120,7 @@ class CropWorker:
         video = self._videos[video_name(clips[0])]
         if clips[0]["media"] is not None:
             for clip in clips:
-                if is_gone(clip, video):
-                    words = f"{ready_file(clip)} is gone"
-                    yield None, video | {"status": Status.REMOVED, "detail": words}, [clip]
-                else:
-                    yield storage.join(self._params.catalog.metadata, clip["media"]), video, [clip]
+                yield storage.join(self._params.catalog.metadata, clip["media"]), video, [clip]
         elif video["status"] != Status.OK:
             yield None, video, clips
         else:

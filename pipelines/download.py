@@ -197,12 +197,6 @@ def ready_file(clip: Row) -> str:
     return Path(clip["media"]).name
 
 
-def is_gone(clip: Row, video: Row) -> bool:
-    """Whether a ready crop was not there when its row of downloads.parquet was made."""
-    told = video["detail"] if video["status"] in (Status.OK, Status.REMOVED) else ""
-    return ready_file(clip) in told.replace(",", " ").split()
-
-
 def _probe(path: Path) -> Probe:
     try:
         return probe(path, deep=True)

@@ -2,7 +2,9 @@
 
 swscale's fast paths round otherwise with SSE than in C, and x264 looks ahead with approximate
 reciprocals, which AVX, SSE and the makers of processors each round in their own way. Their exact
-paths cost a few per cent. Decoders need no such care: their standards fix every bit.
+paths cost nothing that could be measured in a crop. FFmpeg's decoders gave the same bits in C and
+with AVX2 (H.264, HEVC, VP8, VP9, MPEG-1, -2 and -4, MJPEG, FLV, WMV2, ProRes), so they are left as
+they are.
 """
 
 from __future__ import annotations
