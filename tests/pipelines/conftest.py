@@ -212,3 +212,13 @@ def finished(
         return params
 
     return make
+
+
+@pytest.fixture
+def told(finished: Callable[..., Params], without_beam: list[list[str]]) -> Params:
+    """A finished set, its shards included."""
+    from pipelines import engine, shard
+
+    params = finished()
+    engine.run(shard.prepare(params))
+    return params

@@ -201,11 +201,8 @@ def test_nobody_else_is_followed_when_the_face_leaves() -> None:
         ([near, theirs], near),  # mine again, a bit aside
     ):
         finder.faces = [np.asarray(face, np.float32) for face in there]
-        found = follower(picture)
-        if followed is None:
-            assert np.isnan(found).all()
-        else:
-            np.testing.assert_allclose(found, followed)
+        wanted = np.full((68, 2), np.nan) if followed is None else followed
+        np.testing.assert_allclose(follower(picture), wanted)
 
 
 def test_who_sits_down_elsewhere_is_taken_on_once_alone() -> None:
@@ -221,11 +218,8 @@ def test_who_sits_down_elsewhere_is_taken_on_once_alone() -> None:
         ([back], back),
     ):
         finder.faces = [np.asarray(face, np.float32) for face in there]
-        found = follower(picture)
-        if followed is None:
-            assert np.isnan(found).all()
-        else:
-            np.testing.assert_allclose(found, followed)
+        wanted = np.full((68, 2), np.nan) if followed is None else followed
+        np.testing.assert_allclose(follower(picture), wanted)
 
 
 def test_a_tracker_that_hops_to_another_face_in_its_view_is_not_believed(
