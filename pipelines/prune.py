@@ -19,9 +19,9 @@ import pyarrow as pa
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import UserError
-from pipelines.forget.work import RECORDS, files_below, inside, refuse_while_busy
 from pipelines.params import Params, load
 from pipelines.records import Records
+from pipelines.work_folder import RECORDS, files_below, inside, refuse_while_busy
 
 
 @dataclass

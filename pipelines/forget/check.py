@@ -18,10 +18,11 @@ from pipelines.forget import ledger, models, repository, runs
 from pipelines.forget.contents import Searcher
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten, label, unknown
-from pipelines.forget.work import files_below, owners, strays
+from pipelines.forget.work import owners, strays
 from pipelines.lineage import made
 from pipelines.params import Params, environment
 from pipelines.site.fetch import mirror_urls
+from pipelines.work_folder import files_below
 
 AGAIN = "python -m pipelines.forget --again"
 

@@ -14,9 +14,9 @@ from pipelines.forget import ledger, repository
 from pipelines.forget.contents import MEANING, covered
 from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten
-from pipelines.forget.work import files_below
 from pipelines.manifest import ROW_GROUP, ManifestReader
 from pipelines.params import MANIFESTS, Params
+from pipelines.work_folder import files_below
 
 
 def note(

@@ -7,13 +7,11 @@ Records go last: a run that is interrupted finds its way again.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import fsspec
 import pyarrow as pa
 
 from pipelines import download, storage
@@ -22,9 +20,8 @@ from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten
 from pipelines.params import Params
 from pipelines.records import Records
+from pipelines.work_folder import RECORDS, files_below, inside, refuse_while_busy
 
-RECORDS = {"download": "videos", "crop": "crops", "landmarks": "landmarks", "shard": None}
-"""Stages that leave records, and where their files lie."""
 DIGESTED = ("videos", "crops")
 """Files whose digest tells whose they are; landmarks of two faceless clips may be the same."""
 
@@ -49,26 +46,9 @@ class Owners:
     """Records that name someone forgotten, and damaged ones."""
 
 
-def files_below(url: str) -> Iterator[str]:
-    """URLs of all files in a folder and below; none where it is missing."""
-    if storage.is_local(url):
-        for top, _, names in os.walk(storage.local_path(url)):
-            yield from (os.path.join(top, name) for name in names)  # noqa: PTH118 - a million
-        return
-    fs, path = fsspec.url_to_fs(url)
-    fs.invalidate_cache()
-    yield from (fs.unstrip_protocol(name) for name in sorted(fs.find(path)))
-
-
 def counted(counts: Counter[str]) -> str:
     """How many of what, for people."""
     return ", ".join(f"{n:,} {what}" for what, n in counts.items() if n) or "nothing"
-
-
-def inside(folder: str, url: str) -> str:
-    """A file's path below the work folder: they all lie as folder/xx/name."""
-    name = url.rpartition("/")[2]
-    return f"{folder}/{name[:2]}/{name}"
 
 
 def owners(params: Params, forgotten: Forgotten) -> Owners:
@@ -121,17 +101,6 @@ def strays(params: Params, forgotten: Forgotten, found: Owners) -> Iterator[tupl
     for url in files_below(storage.join(params.paths.work, "partial")):
         if live.isdisjoint(url.split("/")):
             yield "partial", url
-
-
-def refuse_while_busy(work: str) -> None:
-    """Raise UserError while a stage is at work in this work folder."""
-    storage.sweep_scratch(work)
-    busy = storage.local_path(work) / "tmp" if storage.is_local(work) else None
-    if busy is not None and busy.is_dir() and (left := sorted(busy.iterdir())):
-        raise UserError(
-            f"{left[0]}: a stage seems to be at work; let it end or stop it, then run this again "
-            "(where none is, delete that folder)"
-        )
 
 
 def purge(params: Params, forgotten: Forgotten) -> Purged:
