@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 # As `training` sets it, here before any test has loaded torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# No test reaches the network: a repository that a test makes would have DVC report to its makers.
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # of the cluster that this command starts
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
 
 import ray
 import ray.train
 import torch
+from ray.exceptions import AuthenticationError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
@@ -69,12 +70,15 @@ def connected(params: Ray) -> Iterator[str]:
                 f"ray.workers is {params.workers}, but this machine has {cores} CPUs: lower it, or "
                 "name a cluster in ray.address"
             )
+        # Ray listens on all of this machine's addresses, and who gets in runs code as this user:
+        # of the cluster that this command starts only its own processes know the token.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     _knock(address)
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        raise _no_cluster(address, str(error).strip().splitlines()[0]) from error
+    except (AuthenticationError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        raise _not_joined(address, str(error).strip().splitlines()[0]) from error
     if callable(terminate) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray's own prints a stack first
     try:
@@ -104,6 +108,16 @@ def _no_cluster(address: str, reason: str) -> UserError:
     return UserError(
         f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, "
         "correct ray.address or RAY_ADDRESS, or unset both to train on this machine"
+    )
+
+
+def _not_joined(address: str, reason: str) -> UserError:
+    if address == "local":
+        return UserError(f"Ray cannot start on this machine: {reason}")
+    return UserError(
+        f"the Ray cluster at {address} lets nobody in ({reason}); where it was started with "
+        "RAY_AUTH_MODE=token, export that here too, and its token as RAY_AUTH_TOKEN or in "
+        "~/.ray/auth_token (`ray get-auth-token` prints it)"
     )
 
 

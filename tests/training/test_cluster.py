@@ -26,6 +26,7 @@ pytest.importorskip("ray", reason="the extra `train`")
 
 REPO = Path(__file__).resolve().parents[2]
 EPOCHS, STEPS = 48, 60  # 5 videos, 4 a step
+TOKEN = "of these tests" * 3
 
 
 @dataclass
@@ -49,8 +50,8 @@ class Project:
     def save(self) -> None:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(self.params))
 
-    def start(self, address: str | None) -> subprocess.Popen[str]:
-        env = os.environ | {"PYTHONPATH": str(REPO), "RAY_AUTH_MODE": "disabled"}
+    def start(self, address: str | None, **more: str) -> subprocess.Popen[str]:
+        env = os.environ | {"PYTHONPATH": str(REPO)} | more
         env.pop("RAY_ADDRESS", None)
         if address:
             env["RAY_ADDRESS"] = address
@@ -91,10 +92,13 @@ class Project:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes on this machine: a head that only drives, and one that trains."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = TOKEN
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray._raylet import Config
     from ray.cluster_utils import Cluster
 
+    Config.initialize("")  # Ray reads its mode once, when it is imported
     made = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27},
@@ -102,6 +106,7 @@ def cluster() -> Iterator[Any]:
     made.add_node(num_cpus=2, object_store_memory=2**27)
     yield made
     made.shutdown()
+    del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
 
 
 @pytest.fixture
@@ -288,6 +293,28 @@ def test_an_address_that_does_not_answer_is_one_line(project: Project, address: 
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and f"no Ray cluster answers at {address} (" in err
     assert len(err.strip().splitlines()) == 1, err
+
+
+def test_a_cluster_lets_nobody_in_without_its_token(cluster: Any, project: Project) -> None:
+    process = project.start(cluster.address, RAY_AUTH_TOKEN="of somebody else" * 3)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert f"the Ray cluster at {cluster.address} lets nobody in (" in err.splitlines()[-1]
+
+
+def test_the_cluster_of_this_machine_lets_nobody_else_in(project: Project) -> None:
+    process = project.start(None)
+    project.wait_for(1, process)
+    processes = psutil.Process(process.pid).children(recursive=True)
+    [server] = [one for one in processes if one.name() == "gcs_server"]
+    [port] = {one.laddr.port for one in server.net_connections() if one.status == "LISTEN"}
+    ask = [Path(sys.executable).with_name("ray"), "status", "--address", f"127.0.0.1:{port}"]
+    stranger = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    refused = subprocess.run(ask, env=stranger, capture_output=True, text=True, check=False)
+    assert process.poll() is None, "it ended before anybody asked"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert refused.returncode and "AuthenticationError" in refused.stderr, refused.stderr
 
 
 def test_more_workers_than_this_machine_has_cores_are_not_started(project: Project) -> None:
