@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
+import sys
 import time
 import traceback
 from collections import Counter
@@ -20,6 +22,7 @@ import apache_beam as beam  # noqa: E402
 import grpc  # type: ignore[import-untyped]  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions  # noqa: E402
 from apache_beam.runners.runner import create_runner  # noqa: E402
+from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa: E402
 
 from pipelines import storage  # noqa: E402
 from pipelines.attend import WorkerLost, attend  # noqa: E402
@@ -134,6 +137,22 @@ def _on_loopback() -> Iterator[None]:
         grpc.server = make
 
 
+@contextlib.contextmanager
+def _in_any_folder() -> Iterator[None]:
+    """Quote the interpreter's path, which Beam hands to a shell as it is to start its workers."""
+    make = SubprocessSDKEnvironment.__dict__["from_command_string"]
+
+    def quoted(kind: Any, command_string: str) -> Any:
+        python = sys.executable
+        return make.__get__(None, kind)(command_string.replace(python, shlex.quote(python), 1))
+
+    SubprocessSDKEnvironment.from_command_string = classmethod(quoted)
+    try:
+        yield
+    finally:
+        SubprocessSDKEnvironment.from_command_string = make
+
+
 def run_items(job: Job, pending: Sequence[Item]) -> None:
     """Leave a record of every item. Raises StopStage where the runner cannot go on."""
     local = job.params.beam.runner in LOCAL_RUNNERS
@@ -151,7 +170,7 @@ def run_items(job: Job, pending: Sequence[Item]) -> None:
                 | "Spread" >> beam.Reshuffle()
                 | job.stage.capitalize() >> process
             )
-            with _on_loopback():
+            with _on_loopback(), _in_any_folder():
                 attend(lambda: pipeline.run().wait_until_finish())
         except (WorkerLost, KeyboardInterrupt) as lost:
             why = f"{job.stage}: {lost}; finished items are kept, run the stage again"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
+import venv
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +38,25 @@ def test_beam_runs_all_items_and_keeps_quiet(
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(toy.calls()) == sorted(names)
     assert storage.read_bytes(toy.params.paths.manifest("download")) == alone
+
+
+def test_worker_processes_start_below_a_folder_of_any_name(
+    toy: Toy,
+    make_params: Callable[..., Params],
+    params_file: Callable[[Params], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = toy.folder / "it's a $HOME; été"
+    venv.create(folder, symlinks=True)
+    places = {"base": str(folder), "platbase": str(folder)}
+    packages = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    Path(sysconfig.get_path("purelib", vars=places), "ours.pth").write_text(packages)
+    monkeypatch.setattr(sys, "executable", str(folder / "bin" / "python"))
+    params_file(make_params(beam={"options": PROCESSES}))
+    toy.plan(a="ok", b="ok")
+    done = toy.command()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(toy.calls()) == ["a", "b"]
 
 
 def test_beam_stops_with_the_worker_s_own_line(toy: Toy) -> None:
