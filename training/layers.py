@@ -171,16 +171,33 @@ class Linear(SpectralNorm):
             return F.linear(x_bi.to(self.weight.dtype), self.normalised(), self.bias)
 
 
+class Box(torch.autograd.Function):
+    """The mean of every 2x2 pixels, at every place. Its own gradient, but for the padding.
+
+    Written out because PyTorch's gradient of an average pool knows no overlapping windows' pattern
+    and scatters.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, padding: Literal[0, 1]) -> Tensor:
+        """(B, C, H, W) to (B, C, H - 1, W - 1) or, with a border of zeros, (B, C, H + 1, W + 1)."""
+        ctx.padding = padding
+        return F.avg_pool2d(x, 2, stride=1, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        """A pixel was seen by the 2x2 places around it."""
+        return F.avg_pool2d(grads[0], 2, stride=1, padding=1 - ctx.padding), None
+
+
 class Conv(SpectralNorm):
     """A spectral-normed convolution, 1x1 or 3x3, that may carry the block's resampling.
 
-    Both are linear, so they join into one cheaper operation with the same result: a 3x3
-    convolution followed by a 2x2 average is a 4x4 one of stride 2, one that follows a nearest
-    doubling is the transpose of such a one (16 products a pixel for 36); a 1x1 convolution
-    swaps places with either (1 for 4). Only float rounding differs.
+    Both are linear, so they change places where that is cheaper, with the same result but for
+    rounding. A 2x2 average of a 3x3 convolution is the convolution of 2x2 means, and only every
+    second one is wanted: 9 products for 36. What follows a nearest doubling is the transpose of
+    that. A 1x1 convolution simply goes to the smaller side: 1 product for 4.
     """
-
-    widen: Tensor
 
     def __init__(
         self,
@@ -196,17 +213,12 @@ class Conv(SpectralNorm):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        if kernel == 3 and resample != "same":
-            self.register_buffer("widen", _widen(resample), persistent=False)
         self._start()
 
     def _arrange(self, weight: Tensor) -> Tensor:
-        if self.kernel == 1 or self.resample == "same":
-            return weight
-        # A transposed convolution wants the inputs first. Taps stay in the middle: channels last.
-        order = (0, 2, 3, 1) if self.resample == "down" else (1, 2, 3, 0)
-        wide = self.widen @ weight.permute(order).contiguous().flatten(1, 2)
-        return wide.unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+        if self.kernel == 3 and self.resample == "up":  # the transpose, and a sum for a mean
+            return (4 * weight).flip(2, 3).transpose(0, 1)
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, H', W')."""
@@ -216,29 +228,65 @@ class Conv(SpectralNorm):
                 x = F.avg_pool2d(x, 2)
             x = F.conv2d(x, weight, self.bias)
             return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else x
+        if self.resample == "down":
+            return F.conv2d(_box(x, 1), weight, self.bias, stride=2)
         if self.resample == "up":
-            return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
-        return F.conv2d(x, weight, self.bias, stride=2 if self.resample == "down" else 1, padding=1)
+            return _box(F.conv_transpose2d(x, weight, self.bias, stride=2), 0)
+        return F.conv2d(x, weight, self.bias, padding=1)
 
 
-def _widen(resample: Resample) -> Tensor:
-    """(16, 9): a 3x3 kernel to the 4x4 one that resamples as well, both flattened."""
-    line = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]])  # beside its neighbour
-    square = torch.kron(line, line)
-    return square / 4 if resample == "down" else square.flip(0)
+def _box(x: Tensor, padding: Literal[0, 1]) -> Tensor:
+    means: Tensor = Box.apply(x, padding)
+    return means
+
+
+class Standardise(torch.autograd.Function):
+    """(x - mean) / deviation * scale + shift, with the statistics of each picture and channel.
+
+    The gradient is written out, as every framework's norm layers have it: autograd's own goes
+    over the picture twice as often, keeps it in float32 and answers in plain memory order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """(B, C, H, W), (B or 1, C) twice to (B, C, H, W)."""
+        wide = _widened(x)
+        variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
+        per_deviation = (variance + EPS).rsqrt()
+        ctx.save_for_backward(x, mean, per_deviation, scale)
+        gain = per_deviation * scale[:, :, None, None]
+        return torch.addcmul(shift[:, :, None, None] - mean * gain, wide, gain).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """With x' = (x - mean) / deviation: the sums of g x' and of g, and what is left of g."""
+        x, mean, per_deviation, scale = ctx.saved_tensors
+        grad, centred = _widened(grads[0]), _widened(x) - mean
+        total = grad.sum((2, 3), keepdim=True)
+        along = (grad * centred).sum((2, 3), keepdim=True) * per_deviation
+        gain, pixels = per_deviation * scale[:, :, None, None], x.shape[2] * x.shape[3]
+        grad_x = torch.addcmul(gain * total / -pixels, grad, gain)
+        grad_x.addcmul_(centred, gain * per_deviation * along / -pixels)
+        return (
+            grad_x.to(x.dtype),
+            along.flatten(1).sum_to_size(scale.shape),
+            total.flatten(1).sum_to_size(scale.shape),
+        )
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def standardise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Zero mean and unit deviation per picture and channel, then `scale` and `shift`.
 
-    `x` is (B, C, H, W), `scale` and `shift` (B or 1, C). Statistics and coefficients are float32;
-    the picture is touched by one multiply-add.
+    `x` is (B, C, H, W), `scale` and `shift` (B or 1, C). Statistics and coefficients are float32
+    or wider; the picture is touched by one multiply-add.
     """
     with torch.autocast(x.device.type, enabled=False):
-        wide = x if x.dtype == torch.float64 else x.float()
-        variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
-        gain = (variance + EPS).rsqrt() * scale[:, :, None, None]
-        return torch.addcmul(shift[:, :, None, None] - mean * gain, wide, gain).to(x.dtype)
+        standardised: Tensor = Standardise.apply(x, scale, shift)
+        return standardised
 
 
 class InstanceNorm(nn.Module):
@@ -268,6 +316,19 @@ class AdaIN(nn.Module):
         return standardise(x, weight, bias)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key^T) value, for (B, 1, L, C / 8) twice and (B, 1, L, C) to (B, 1, L, C).
+
+    Scores and softmax are float32 or wider. A CPU has no fused kernel for a value wider than the
+    key, and what PyTorch falls back to does the value's large product in float32 too, and more.
+    """
+    if value.is_cuda:
+        return F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    with torch.autocast(query.device.type, enabled=False):
+        scores = _widened(query) @ _widened(key).transpose(-1, -2)
+        return torch.softmax(scores, -1).to(value.dtype) @ value
+
+
 class SelfAttention(nn.Module):
     """SAGAN attention over all positions, scale 1, blended in by a gain learned from 0."""
 
@@ -284,7 +345,7 @@ class SelfAttention(nn.Module):
             layer(x).flatten(2).transpose(1, 2)[:, None]  # (B, 1 head, H W, C or C / 8)
             for layer in (self.query, self.key, self.value)
         )
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        seen = attend(query, key, value)
         return torch.addcmul(x, self.gain.to(x.dtype), seen[:, 0].transpose(1, 2).reshape(x.shape))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from training.ema import average_of, follow
 from training.layers import update_spectral_norm
 from training.losses import discriminator_loss, frozen, generator_losses, match
+from training.memory import keep_freed
 from training.networks import Discriminator, Embedder, Generator, NetworkConfig
 from training.table import VideoTable
 
@@ -88,8 +89,9 @@ class EpisodeBatch:
         def picture(x: Tensor) -> Tensor:
             x = x.to(device, non_blocking=True)
             x = x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
-            flat = x.flatten(0, -4).contiguous(memory_format=layout)
-            return flat.unflatten(0, x.shape[:-3])
+            if x.dim() == 4:
+                return x.contiguous(memory_format=layout)
+            return x.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, x.shape[:2])
 
         return EpisodeBatch(
             picture(self.source),
@@ -108,10 +110,16 @@ class EpisodeBatch:
 
 
 def tune(device: torch.device) -> None:
-    """Let CUDA choose its fastest convolutions, and TF32 for what stays in float32."""
+    """Prepare this process, before the first step.
+
+    CUDA chooses its fastest convolutions, and TF32 for what stays in float32; on a CPU freed memory
+    is kept.
+    """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
+    else:
+        keep_freed()
 
 
 class Reducer:

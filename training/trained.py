@@ -22,6 +22,7 @@ from pipelines.errors import UserError
 from pipelines.params import Params
 from training import tensor_file
 from training.finetune import Person
+from training.memory import keep_freed
 from training.meta import MetaLearner
 from training.networks import Discriminator, Embedder, Generator, NetworkConfig
 
@@ -78,7 +79,7 @@ def save_model(url: str, learner: MetaLearner, facts: Mapping[str, Any]) -> None
 
 
 def device_named(name: str) -> torch.device:
-    """Raises UserError for a device that there is not."""
+    """Where a command computes, prepared for that. Raises UserError where there is no such one."""
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(f"device {name}: give cpu, cuda or cuda:N")
     try:
@@ -88,6 +89,8 @@ def device_named(name: str) -> torch.device:
         torch.empty(1, device=device).cpu()  # a number that is too high, a backend not built in
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device {name}: {str(error).splitlines()[0]}") from None
+    if device.type == "cpu":
+        keep_freed()
     return device
 
 

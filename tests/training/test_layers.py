@@ -70,6 +70,71 @@ def test_a_joined_convolution_is_the_plain_pair(
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+def test_attention_is_pytorchs_own() -> None:
+    query, key = torch.randn(2, 2, 1, 30, 4).unbind()
+    value = torch.randn(2, 1, 30, 32)
+    expected = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    torch.testing.assert_close(layers.attend(query, key, value), expected)
+    low = [x.bfloat16() for x in (query, key, value)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layers.attend(*low)
+    assert found.dtype == torch.bfloat16
+    exact = F.scaled_dot_product_attention(*(x.float() for x in low), scale=1.0)
+    torch.testing.assert_close(found.float(), exact, rtol=2e-2, atol=2e-2)  # bf16 has 3 digits
+
+
+def test_standardising_is_instance_norm_to_the_gradients() -> None:
+    x = double(2, 5, 6, 7)
+    scale, shift = double(1, 5), double(1, 5)
+    plain = F.instance_norm(x, weight=scale[0], bias=shift[0], eps=layers.EPS)
+    found = layers.standardise(x, scale, shift)
+    torch.testing.assert_close(found, plain)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.pow(3).sum(), (x, scale, shift)),
+        torch.autograd.grad(plain.pow(3).sum(), (x, scale, shift)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_standardised_bf16_has_float32_statistics(mean: float) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(1, 4, 64, 64) + mean).bfloat16().requires_grad_()
+    scale, shift = torch.rand(1, 4) + 0.5, torch.rand(1, 4)
+    weights = torch.randn(1, 4, 64, 64)
+    exact = x.detach().double().requires_grad_()
+    (layers.standardise(exact, scale.double(), shift.double()) * weights).sum().backward()
+    (layers.standardise(x, scale, shift) * weights).sum().backward()
+    assert x.grad is not None and exact.grad is not None
+    # One rounding to bf16 of the gradient that comes in, and one of what goes out.
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=2e-2, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        InstanceNorm(8),
+        *(Conv(8, 8, kernel, resample=r) for kernel in (1, 3) for r in ("same", "down", "up")),
+        SelfAttention(8),
+        Block(8, 8, resample="down"),
+        Block(8, 8, resample="up", norm="instance"),
+    ],
+    ids=lambda layer: f"{type(layer).__name__}-{getattr(layer, 'resample', '')}",
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pictures_and_gradients_stay_channels_last(layer: torch.nn.Module, batch: int) -> None:
+    """One plain tensor among them and every later operation of the pass walks in strides."""
+    layer = copy.deepcopy(layer).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 8, 16, 16).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    y.backward(torch.randn_like(y))  # in the order of y
+    assert x.grad is not None and x.grad.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_power_iteration_finds_the_norm_and_runs_only_when_told() -> None:
     conv = Conv(6, 9, 3)
     before = copy.deepcopy(conv.state_dict())
