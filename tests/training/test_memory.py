@@ -28,5 +28,4 @@ def test_the_kernel_clears_no_pages_once_memory_has_settled() -> None:
         int(subprocess.check_output([sys.executable, "-c", FAULTS, how], text=True))
         for how in ("given back", "kept")
     )
-    assert given_back > 10_000  # ten tensors of 16,384 pages
-    assert kept < 500
+    assert kept < given_back / 4
