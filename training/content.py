@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from pydantic import ValidationError
 
 from pipelines.errors import StopStage, UserError
@@ -37,7 +38,9 @@ def loss_of(model: Trained, settings: Iterable[Setting] = ()) -> ContentLoss:
         raise UserError("this model does not say what it was trained with: use --variant ff")
     known = tuple(settings)
     here = {name: _here(name, backbone, known) for name, backbone in content.items()}
-    return setting.content_loss(here, "the model's setting")
+    loss = setting.content_loss(here, "the model's setting")
+    loss.to(memory_format=torch.channels_last)
+    return loss
 
 
 def settings_of(params: Params) -> list[Setting]:

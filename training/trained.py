@@ -138,7 +138,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     parts: Sequence[nn.Module] = built
     for name, module in zip(PARTS, parts, strict=True):
         module.load_state_dict(state[name])
-        module.to(device).eval().requires_grad_(False)
+        module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     return Trained(*built, networks, facts, storage.sha256(path))
 
 
