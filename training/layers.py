@@ -171,23 +171,55 @@ class Linear(SpectralNorm):
             return F.linear(x_bi.to(self.weight.dtype), self.normalised(), self.bias)
 
 
-class Box(torch.autograd.Function):
-    """The mean of every 2x2 pixels, at every place. Its own gradient, but for the padding.
+def box(x: Tensor, padding: int) -> Tensor:
+    """The mean of every 2x2 pixels, at every place: (B, C, H, W) to (B, C, H - 1, W - 1), or, with
+    a border of zeros, to (B, C, H + 1, W + 1)."""
+    return F.avg_pool2d(x, 2, stride=1, padding=padding)
 
-    Written out because PyTorch's gradient of an average pool knows no overlapping windows' pattern
-    and scatters.
+
+class BoxThenConv(torch.autograd.Function):
+    """Every second place of a convolution of `box(x, 1)`.
+
+    The means are made a second time for the gradient rather than kept, or an embedder would hold
+    every picture twice; and the gradient of `box` is itself, but for the padding, which PyTorch's
+    gradient of an average pool does not know: it scatters.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, padding: Literal[0, 1]) -> Tensor:
-        """(B, C, H, W) to (B, C, H - 1, W - 1) or, with a border of zeros, (B, C, H + 1, W + 1)."""
-        ctx.padding = padding
-        return F.avg_pool2d(x, 2, stride=1, padding=padding)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(B, C, H, W), (C', C, 3, 3), (C',) to (B, C', H / 2, W / 2)."""
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(box(x, 1), weight, bias, stride=2)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of what is asked for."""
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        grad_means, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grads[0],
+            box(x, 1),
+            weight,
+            [len(weight)],  # how many biases
+            *([2, 2], [0, 0], [1, 1]),  # stride, padding, dilation
+            *(False, [0, 0], 1),  # neither transposed nor in groups
+            list(wanted),
+        )
+        return box(grad_means, 0) if wanted[0] else None, grad_weight, grad_bias
+
+
+class Box(torch.autograd.Function):
+    """`box` without padding, and the gradient of it: `box` with."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, C, H - 1, W - 1)."""
+        return box(x, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """A pixel was seen by the 2x2 places around it."""
-        return F.avg_pool2d(grads[0], 2, stride=1, padding=1 - ctx.padding), None
+        return box(grads[0], 1)
 
 
 class Conv(SpectralNorm):
@@ -229,15 +261,12 @@ class Conv(SpectralNorm):
             x = F.conv2d(x, weight, self.bias)
             return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else x
         if self.resample == "down":
-            return F.conv2d(_box(x, 1), weight, self.bias, stride=2)
+            smaller: Tensor = BoxThenConv.apply(x.to(weight.dtype), weight, self.bias)
+            return smaller
         if self.resample == "up":
-            return _box(F.conv_transpose2d(x, weight, self.bias, stride=2), 0)
+            larger: Tensor = Box.apply(F.conv_transpose2d(x, weight, self.bias, stride=2))
+            return larger
         return F.conv2d(x, weight, self.bias, padding=1)
-
-
-def _box(x: Tensor, padding: Literal[0, 1]) -> Tensor:
-    means: Tensor = Box.apply(x, padding)
-    return means
 
 
 class Standardise(torch.autograd.Function):
@@ -251,11 +280,13 @@ class Standardise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """(B, C, H, W), (B or 1, C) twice to (B, C, H, W)."""
         wide = _widened(x)
-        variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
-        per_deviation = (variance + EPS).rsqrt()
+        mean = wide.mean((2, 3), keepdim=True)
+        centred = wide - mean
+        norm = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True)
+        per_deviation = (norm.square() / (x.shape[2] * x.shape[3]) + EPS).rsqrt()
         ctx.save_for_backward(x, mean, per_deviation, scale)
         gain = per_deviation * scale[:, :, None, None]
-        return torch.addcmul(shift[:, :, None, None] - mean * gain, wide, gain).to(x.dtype)
+        return torch.addcmul(shift[:, :, None, None], centred, gain).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -33,9 +33,9 @@ CARD = 6.0
 """Card and report of the real run, nearly all of it start-up."""
 META_START = 35.0
 """Ray, its processes and TensorBoard, whatever is trained: measured on the demo."""
-TERAFLOP = 11.2
-"""benchmarks/README.md, meta step: 12.1 to 15.4 CPU s a sample of 1.233 TFLOP, one thread, fp32."""
-META_TERAFLOPS = 0.98
+TERAFLOP = 11.5
+"""benchmarks/README.md, meta step: 12.0 CPU s a sample of 1.041 TFLOP, one thread, fp32."""
+META_TERAFLOPS = 0.79
 """A sample's work at 256 px, K = 8 and the paper's channels, without the content networks: what the
 flop counter of `benchmarks/step.py` sees, less these."""
 CONTENT_TERAFLOPS = {"vgg19": 0.142, "random": 0.142, "vggface": 0.113, "squeezenet": 0.002}
