@@ -28,6 +28,7 @@ import torch
 
 from pipelines.errors import UserError
 from training.finetune import Person
+from training.memory import keep_freed
 from training.networks import Generator, NetworkConfig
 
 NETWORKS = {
@@ -67,7 +68,8 @@ def typical(costs: list[Cost]) -> Cost:
 def person_of(networks: NetworkConfig, device: torch.device) -> Person:
     """Somebody at random."""
     torch.manual_seed(0)
-    generator = Generator(networks).to(device).eval().requires_grad_(False)
+    generator = Generator(networks).to(device, memory_format=torch.channels_last)
+    generator.eval().requires_grad_(False)
     psi = generator.projection(torch.randn(1, networks.embedding, device=device))
     return Person(generator, psi.detach(), tuned=False)
 
@@ -203,6 +205,8 @@ def main() -> int:
         parser.error(f"--device {args.device}: {str(error).splitlines()[0]}")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+    else:
+        keep_freed()  # as every command does
     print(f"{device}, torch {torch.__version__}, {torch.get_num_threads()} threads, fp32")
     print("| model | batch | what | frames/s | CPU ms a frame | share of CPU |")
     print("|---|---|---|---|---|---|")
