@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.layers import Conv, divide_by_norm
+from training.kernels import divide_by_norm
+from training.layers import Conv
 from training.losses import CONTENT_WEIGHTS, ContentLoss
 from training.meta import EpisodeBatch, MetaConfig, MetaLearner, tune
 from training.networks import NetworkConfig

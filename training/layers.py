@@ -9,58 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-4
-"""Of spectral norm and instance norm alike."""
+from training.kernels import (
+    EPS,
+    as_matrix,
+    attend,
+    box_then_conv,
+    conv_then_box,
+    divide_by_norm,
+    for_conv_then_box,
+    standardise,
+)
 
 WARM_UP = 5
 """Power iterations at construction, so that the first step divides by a real norm."""
 
 Resample = Literal["same", "down", "up"]
-
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """(out, everything else): a view of a channels-last weight, so nothing is copied there."""
-    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
-
-
-class DivideByNorm(torch.autograd.Function):
-    """weight / (u^T weight v), with u and v constants.
-
-    The gradient (g - <g, normalised> u v^T) / sigma is written out because autograd's own way
-    there passes over the whole weight eight times, a large share of a step of batch 1.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, left_o: Tensor, right_i: Tensor) -> Tensor:
-        """Normalise."""
-        sigma = torch.dot(left_o, as_matrix(weight) @ right_i).clamp_min(EPS)
-        normalised = weight / sigma
-        ctx.save_for_backward(normalised, left_o.clone(), right_i.clone(), sigma)
-        return normalised
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """One dot product and one rank-one update."""
-        normalised, left_o, right_i, sigma = ctx.saved_tensors
-        shape = normalised.shape
-        grad_oi, normalised_oi = as_matrix(grads[0]), as_matrix(normalised)
-        along = torch.dot(grad_oi.flatten(), normalised_oi.flatten()) / sigma
-        result = torch.addr(grad_oi / sigma, left_o, right_i * -along)
-        if len(shape) == 4:
-            result = result.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
-        return result, None, None
-
-
-def divide_by_norm(weight: Tensor, left_o: Tensor, right_i: Tensor) -> Tensor:
-    """The weight over its spectral norm, differentiable once."""
-    normalised: Tensor = DivideByNorm.apply(weight, left_o, right_i)
-    return normalised
 
 
 class SpectralNorm(nn.Module):
@@ -171,57 +140,6 @@ class Linear(SpectralNorm):
             return F.linear(x_bi.to(self.weight.dtype), self.normalised(), self.bias)
 
 
-def box(x: Tensor, padding: int) -> Tensor:
-    """The mean of every 2x2 pixels, at every place: (B, C, H, W) to (B, C, H - 1, W - 1), or, with
-    a border of zeros, to (B, C, H + 1, W + 1)."""
-    return F.avg_pool2d(x, 2, stride=1, padding=padding)
-
-
-class BoxThenConv(torch.autograd.Function):
-    """Every second place of a convolution of `box(x, 1)`.
-
-    The means are made a second time for the gradient rather than kept, or an embedder would hold
-    every picture twice; and the gradient of `box` is itself, but for the padding, which PyTorch's
-    gradient of an average pool does not know: it scatters.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """(B, C, H, W), (C', C, 3, 3), (C',) to (B, C', H / 2, W / 2)."""
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(box(x, 1), weight, bias, stride=2)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of what is asked for."""
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        grad_means, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grads[0],
-            box(x, 1),
-            weight,
-            [len(weight)],  # how many biases
-            *([2, 2], [0, 0], [1, 1]),  # stride, padding, dilation
-            *(False, [0, 0], 1),  # neither transposed nor in groups
-            list(wanted),
-        )
-        return box(grad_means, 0) if wanted[0] else None, grad_weight, grad_bias
-
-
-class Box(torch.autograd.Function):
-    """`box` without padding, and the gradient of it: `box` with."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H - 1, W - 1)."""
-        return box(x, 0)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """A pixel was seen by the 2x2 places around it."""
-        return box(grads[0], 1)
-
-
 class Conv(SpectralNorm):
     """A spectral-normed convolution, 1x1 or 3x3, that may carry the block's resampling.
 
@@ -248,8 +166,8 @@ class Conv(SpectralNorm):
         self._start()
 
     def _arrange(self, weight: Tensor) -> Tensor:
-        if self.kernel == 3 and self.resample == "up":  # the transpose, and a sum for a mean
-            return (4 * weight).flip(2, 3).transpose(0, 1)
+        if self.kernel == 3 and self.resample == "up":
+            return for_conv_then_box(weight)
         return weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -261,63 +179,10 @@ class Conv(SpectralNorm):
             x = F.conv2d(x, weight, self.bias)
             return F.interpolate(x, scale_factor=2.0) if self.resample == "up" else x
         if self.resample == "down":
-            smaller: Tensor = BoxThenConv.apply(x.to(weight.dtype), weight, self.bias)
-            return smaller
+            return box_then_conv(x, weight, self.bias)
         if self.resample == "up":
-            larger: Tensor = Box.apply(F.conv_transpose2d(x, weight, self.bias, stride=2))
-            return larger
+            return conv_then_box(x, weight, self.bias)
         return F.conv2d(x, weight, self.bias, padding=1)
-
-
-class Standardise(torch.autograd.Function):
-    """(x - mean) / deviation * scale + shift, with the statistics of each picture and channel.
-
-    The gradient is written out, as every framework's norm layers have it: autograd's own goes
-    over the picture twice as often, keeps it in float32 and answers in plain memory order.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """(B, C, H, W), (B or 1, C) twice to (B, C, H, W)."""
-        wide = _widened(x)
-        mean = wide.mean((2, 3), keepdim=True)
-        centred = wide - mean
-        norm = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True)
-        per_deviation = (norm.square() / (x.shape[2] * x.shape[3]) + EPS).rsqrt()
-        ctx.save_for_backward(x, mean, per_deviation, scale)
-        gain = per_deviation * scale[:, :, None, None]
-        return torch.addcmul(shift[:, :, None, None], centred, gain).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """With x' = (x - mean) / deviation: the sums of g x' and of g, and what is left of g."""
-        x, mean, per_deviation, scale = ctx.saved_tensors
-        grad, centred = _widened(grads[0]), _widened(x) - mean
-        total = grad.sum((2, 3), keepdim=True)
-        along = (grad * centred).sum((2, 3), keepdim=True) * per_deviation
-        gain, pixels = per_deviation * scale[:, :, None, None], x.shape[2] * x.shape[3]
-        grad_x = torch.addcmul(gain * total / -pixels, grad, gain)
-        grad_x.addcmul_(centred, gain * per_deviation * along / -pixels)
-        return (
-            grad_x.to(x.dtype),
-            along.flatten(1).sum_to_size(scale.shape),
-            total.flatten(1).sum_to_size(scale.shape),
-        )
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def standardise(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Zero mean and unit deviation per picture and channel, then `scale` and `shift`.
-
-    `x` is (B, C, H, W), `scale` and `shift` (B or 1, C). Statistics and coefficients are float32
-    or wider; the picture is touched by one multiply-add.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        standardised: Tensor = Standardise.apply(x, scale, shift)
-        return standardised
 
 
 class InstanceNorm(nn.Module):
@@ -345,19 +210,6 @@ class AdaIN(nn.Module):
         """(B, C, H, W) and (B or 1, 2 C) to (B, C, H, W), with this layer's own statistics."""
         bias, weight = psi_b2c.split(self.channels, dim=1)
         return standardise(x, weight, bias)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(query key^T) value, for (B, 1, L, C / 8) twice and (B, 1, L, C) to (B, 1, L, C).
-
-    Scores and softmax are float32 or wider. A CPU has no fused kernel for a value wider than the
-    key, and what PyTorch falls back to does the value's large product in float32 too, and more.
-    """
-    if value.is_cuda:
-        return F.scaled_dot_product_attention(query, key, value, scale=1.0)
-    with torch.autocast(query.device.type, enabled=False):
-        scores = _widened(query) @ _widened(key).transpose(-1, -2)
-        return torch.softmax(scores, -1).to(value.dtype) @ value
 
 
 class SelfAttention(nn.Module):

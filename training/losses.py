@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.kernels import mean_absolute
 from training.layers import shared_weights
 from training.networks import Discriminator
 
@@ -31,30 +31,9 @@ adversarial term; for want of the trained VGGs."""
 MATCH_WEIGHTS = {"v1": 80.0, "v2": 10.0}
 
 
-class MeanAbsolute(torch.autograd.Function):
-    """mean |x|, summed in float32 at least.
-
-    Its gradient is written out because autograd's own is born in plain memory order and float32,
-    and the whole backward pass of a channels-last bfloat16 network inherits both from it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Any shape to a scalar."""
-        ctx.save_for_backward(x)
-        return x.abs().mean(dtype=torch.promote_types(x.dtype, torch.float32))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        """The sign of x over how many there are, in the type and memory order of x."""
-        (x,) = ctx.saved_tensors
-        return x.sign() * (grads[0] / x.numel())
-
-
 def l1(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference, summed in float32 at least."""
-    mean: Tensor = MeanAbsolute.apply(a - b)
-    return mean
+    return mean_absolute(a - b)
 
 
 def content(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:

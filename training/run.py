@@ -23,6 +23,7 @@ DECIDING: tuple[str, ...] = (
     "ema",
     "episodes",
     "index",
+    "kernels",
     "layers",
     "losses",
     "meta",
