@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from pipelines.errors import UserError
+from training.device import keep_freed
 from training.finetune import Person
-from training.memory import keep_freed
 from training.networks import Generator, NetworkConfig
 
 NETWORKS = {

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.device import tune
 from training.kernels import divide_by_norm
 from training.layers import Conv
 from training.losses import CONTENT_WEIGHTS, ContentLoss
-from training.meta import EpisodeBatch, MetaConfig, MetaLearner, tune
+from training.meta import EpisodeBatch, MetaConfig, MetaLearner
 from training.networks import NetworkConfig
 from training.perceptual import random_backbone
 

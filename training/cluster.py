@@ -34,8 +34,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines import storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Ray
+from training.device import tune
 from training.events import Event, Report
-from training.meta import Reducer, tune
+from training.meta import Reducer
 from training.parallel import DistributedReducer
 from training.run import Run
 from training.trainer import Worker

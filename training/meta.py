@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from training.ema import average_of, follow
 from training.layers import update_spectral_norm
 from training.losses import discriminator_loss, frozen, generator_losses, match
-from training.memory import keep_freed
 from training.networks import Discriminator, Embedder, Generator, NetworkConfig
 from training.table import VideoTable
 
@@ -107,19 +106,6 @@ class EpisodeBatch:
             raise ValueError(f"a batch of {len(self)} cannot be split into {parts} equal parts")
         chunks = (getattr(self, f.name).chunk(parts) for f in fields(self))
         return [EpisodeBatch(*chunk) for chunk in zip(*chunks, strict=True)]
-
-
-def tune(device: torch.device) -> None:
-    """Prepare this process, before the first step.
-
-    CUDA chooses its fastest convolutions, and TF32 for what stays in float32; on a CPU freed memory
-    is kept.
-    """
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-    else:
-        keep_freed()
 
 
 class Reducer:

@@ -12,7 +12,7 @@ from training.run import DECIDING
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWS_OR_CARRIES = {
-    *("board", "checkpoint", "cluster", "events", "finetune", "grid", "memory", "run", "sampler"),
+    *("board", "checkpoint", "cluster", "events", "finetune", "grid", "run", "sampler"),
     *("shard_cache", "table", "tensor_file", "trained"),
 }
 """Modules of `training` that some stage imports and that decide nothing of what it measures."""

@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from training.memory import keep_freed
+from training.device import keep_freed
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     keep_freed()
