@@ -2,7 +2,8 @@
 """The operations of a step whose order or gradient is written out, for speed: docs/model.md.
 
 Each computes what its plain form does, but for float rounding; the tests hold them against it.
-Gradients are differentiable once. Statistics and norms are float32 or wider, whatever autocast says.
+Gradients are differentiable once. Statistics and norms are float32 or wider, whatever autocast
+says.
 
 Shapes: B pictures, C and C' channels, H x W pixels, L positions.
 """
