@@ -31,7 +31,6 @@ from PIL import Image
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Evaluate
 from training import setting
-from training.device import device_named
 from training.episodes import Episodes, collate
 from training.evaluation.frames import Shown, read, to_pixels
 from training.evaluation.instruments import Instruments, Seen
@@ -39,6 +38,7 @@ from training.meta import EpisodeBatch, MetaConfig, MetaLearner
 from training.metrics import motion
 from training.networks import NetworkConfig
 from training.rasterize import DRAWN
+from training.trained import device_named
 
 SHOWN = 8
 """Frames of each person that are measured, of those that are learned."""

@@ -26,11 +26,17 @@ from pipelines.params import Params, load
 from pipelines.params.training import Setting
 from pipelines.version import code_version
 from training import content, finetune, tensor_file
-from training.device import device_named
 from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
 from training.finetune import AdaptConfig, FineTuner, Person
 from training.footage import Footage, follow
-from training.trained import PERSON, Trained, default_model, find_model, save_person
+from training.trained import (
+    PERSON,
+    Trained,
+    default_model,
+    device_named,
+    find_model,
+    save_person,
+)
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SHOTS = 8

@@ -1,33 +1,14 @@
-"""Where a process computes, and what it is told before it does."""
+"""What a process is told before it computes, by the device it computes on."""
 
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 
 import torch
 
-from pipelines.errors import UserError
-
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of mallopt(3)."""
-
-
-def device_named(name: str) -> torch.device:
-    """Where a command computes, prepared for that. Raises UserError where there is no such one."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UserError(f"device {name}: give cpu, cuda or cuda:N")
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"device {name}: torch sees no GPU here; use cpu")
-        torch.empty(1, device=device).cpu()  # a number that is too high, a backend not built in
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"device {name}: {str(error).splitlines()[0]}") from None
-    if device.type == "cpu":
-        keep_freed()
-    return device
 
 
 def tune(device: torch.device) -> None:

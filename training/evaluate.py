@@ -22,7 +22,6 @@ from pipelines.forget import requests as takedowns
 from pipelines.params import Params, load
 from pipelines.version import code_version
 from training import content, user_study
-from training.device import device_named
 from training.episodes import Episodes
 from training.evaluation import protocol as protocols
 from training.evaluation import table
@@ -38,7 +37,7 @@ from training.index import EmptySplit, people_of
 from training.metrics import motion
 from training.run import SPLIT, shard_cache
 from training.shard_cache import localize
-from training.trained import Trained, default_model, find_model
+from training.trained import Trained, default_model, device_named, find_model
 
 
 @dataclass(frozen=True)

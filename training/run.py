@@ -20,6 +20,7 @@ from pipelines.version import code_version, source_digest
 
 DECIDING: tuple[str, ...] = (
     "batches",
+    "device",
     "ema",
     "episodes",
     "index",

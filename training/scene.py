@@ -29,7 +29,6 @@ from pipelines.video.sound import Samples
 from training import marking
 from training.adapt import Source, config_of, learn
 from training.content import settings_of
-from training.device import device_named
 from training.faces import (
     STORED,
     Face,
@@ -54,7 +53,7 @@ from training.layouts import (
     open_writer,
 )
 from training.retarget import Motion
-from training.trained import Trained, default_model, find_model, load_person
+from training.trained import Trained, default_model, device_named, find_model, load_person
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ projection. Both carry facts that lead back to what they were made from (`pipeli
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.params import Params
 from training import tensor_file
+from training.device import keep_freed
 from training.finetune import Person
 from training.meta import MetaLearner
 from training.networks import Discriminator, Embedder, Generator, NetworkConfig
@@ -79,6 +81,22 @@ def save_model(url: str, learner: MetaLearner, facts: Mapping[str, Any]) -> None
 def default_model(params: Params) -> str:
     """URL of the model that the setting's training leaves."""
     return storage.join(params.paths.models, f"{params.setting}.safetensors")
+
+
+def device_named(name: str) -> torch.device:
+    """Where a command computes, prepared for that. Raises UserError where there is no such one."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"device {name}: give cpu, cuda or cuda:N")
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device {name}: torch sees no GPU here; use cpu")
+        torch.empty(1, device=device).cpu()  # a number that is too high, a backend not built in
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {name}: {str(error).splitlines()[0]}") from None
+    if device.type == "cpu":
+        keep_freed()
+    return device
 
 
 def find_model(params: Params, url: str | None, device: torch.device) -> Trained:
