@@ -200,7 +200,8 @@ def beam(params: Params) -> Verdicts:
     own = params.beam
     try:
         options = PipelineOptions(flags=[], runner=own.runner, **own.options)
-        apache_beam.Pipeline(options=options)
+        built = apache_beam.Pipeline(options=options)
+        shutil.rmtree(built.local_tempdir, ignore_errors=True)  # Beam does so after a run
     except Exception as error:  # noqa: BLE001 - runners raise whatever they like
         yield fail("beam", f"{own.runner}: {clean_detail(error)}", "mend beam in params.yaml")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,17 @@ def test_programs(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_
     assert told(software.ffmpeg(other)) == {"ffmpeg": "warn"}
 
 
-def test_beam(make_params: MakeParams, port: int, closed: int) -> None:
+def test_beam(
+    make_params: MakeParams,
+    port: int,
+    closed: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+
     def beam(**values: Any) -> str:
         return told(software.beam(make_params(beam=values)))["beam"]
 
@@ -82,6 +93,7 @@ def test_beam(make_params: MakeParams, port: int, closed: int) -> None:
     assert beam(**portable, options={"job_endpoint": f"127.0.0.1:{port}"}) == "ok"
     assert beam(**portable, options={"job_endpoint": f"127.0.0.1:{closed}"}) == "fail"
     assert beam(**portable, options={"job_endpoint": "nonsense"}) == "fail"
+    assert list(temporary.iterdir()) == []
 
 
 def test_ray(
