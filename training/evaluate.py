@@ -192,7 +192,8 @@ def _facts(params: Params, url: str, model: Trained, index_sha256: str) -> dict[
 def _head(facts: dict[str, Any]) -> dict[str, str]:
     dataset, model = facts["dataset"], facts["model"]
     return {
-        "model": f"{facts['about'] or facts['setting']}, {facts['size']} px",
+        "model": facts["about"] or facts["setting"],
+        "pictures": f"{facts['size']} px",
         "content loss in training": ", ".join(facts["content"]),
         "model file": f"`{model['path']}`, sha256 `{model['sha256']}`",
         "dataset": (

@@ -93,7 +93,14 @@ def test_ssim_of_the_copy_is_recomputed_from_the_files_alone(rig):
 def test_the_table_says_what_was_measured_and_what_was_not(rig):
     text = (rig / "results" / "tiny" / "table.md").read_text()
     model = trained.load_model(rig / "models" / "tiny.safetensors")
-    for word in ("a toy of 64 px", "pixels", model.sha256, "split test", "| T=1 | T=3 |"):
+    for word in (
+        "a toy of 64 px",
+        "pictures: 64 px",
+        "loss in training: pixels",
+        model.sha256,
+        "split test",
+        "| T=1 | T=3 |",
+    ):
         assert word in text
     for word in ("Absent: FID, KID", "Absent: CSIM", "Absent: LPIPS", "trained on another state"):
         assert word in text
