@@ -138,7 +138,7 @@ class Standardise(torch.autograd.Function):
     """(x - mean) / deviation * scale + shift, with the statistics of each picture and channel.
 
     The gradient is written out, as every framework's norm layers have it: autograd's own goes
-    over the picture twice as often, keeps it in float32 and answers in plain memory order.
+    over the picture twice as often and keeps it in float32.
     """
 
     @staticmethod
