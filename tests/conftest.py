@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # No test reaches the network: a repository that a test makes would have DVC report to its makers.
 os.environ["DVC_NO_ANALYTICS"] = "1"
+
+# A shell's `&` has the tests, and all they start, ignore Ctrl-C; some are about Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
