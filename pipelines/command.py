@@ -60,20 +60,21 @@ KEPT = "finished items are kept, run the same command to go on"
 NOTHING_KEPT = "nothing was written"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: of `kill`, of a container or a batch system. What Ctrl-C cleans up it does too."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
-
-
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(came: threading.Event) -> Iterator[None]:
+    """SIGTERM, of `kill`, a container or a batch system, cleans up all that Ctrl-C does.
+
+    It sets `came` too, for a library may make another KeyboardInterrupt of the one raised here.
+    """
+
+    def terminate(number: int, frame: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
@@ -85,8 +86,9 @@ def guarded(command: Callable[[], int], after: str = KEPT) -> int:
 
     after: what is said of the work after Ctrl-C.
     """
+    terminated = threading.Event()
     try:
-        with _terminable():
+        with _terminable(terminated):
             code = command()
         sys.stdout.flush()
     except UserError as error:
@@ -95,9 +97,9 @@ def guarded(command: Callable[[], int], after: str = KEPT) -> int:
     except StopStage as error:
         progress.complain(str(error))
         code = EXIT_STOPPED
-    except KeyboardInterrupt as signalled:
+    except KeyboardInterrupt:
         progress.complain(f"interrupted; {after}")
-        code = EXIT_TERMINATED if isinstance(signalled, Terminated) else EXIT_INTERRUPTED
+        code = EXIT_TERMINATED if terminated.is_set() else EXIT_INTERRUPTED
     except OSError as error:
         code = EXIT_STOPPED
         if isinstance(error, BrokenPipeError) and _nobody_reads():

@@ -157,22 +157,20 @@ def fit(run: Run, params: Ray, show: Report) -> None:
     listener = Listener(queue, show, _interrupt)
     listener.start()
     failure: Exception | None = None
-    interrupted: KeyboardInterrupt | None = None
+    interrupted = False
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         failure = error
-    except KeyboardInterrupt as signalled:
-        interrupted = signalled
-    except SystemExit:  # that Ray makes of it
-        interrupted = KeyboardInterrupt()
+    except (KeyboardInterrupt, SystemExit):  # that Ray makes of it
+        interrupted = True
     finally:
         listener.close()
         queue.shutdown()
     if listener.error:
         raise listener.error
     if interrupted:
-        raise interrupted
+        raise KeyboardInterrupt
     if failure:
         raise StopStage(
             f"training failed: {_reason(failure)}; checkpoints are kept, the same command goes on "
