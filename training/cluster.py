@@ -34,7 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines import storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Ray
-from training.device import tune
+from training.device import ONE_ARENA, tune
 from training.events import Event, Report
 from training.meta import Reducer
 from training.parallel import DistributedReducer
@@ -152,6 +152,7 @@ def fit(run: Run, params: Ray, show: Report) -> None:
             name=run.name,
             storage_path=_ray_storage(run),
             failure_config=FailureConfig(max_failures=params.max_failures),
+            worker_runtime_env={} if params.gpus_per_worker else {"env_vars": ONE_ARENA},
         ),
     )
     listener = Listener(queue, show, _interrupt)

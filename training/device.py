@@ -10,6 +10,10 @@ import torch
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of mallopt(3)."""
 
+ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
+"""Environment of a process that computes in a thread of its own, as Ray's workers do: glibc gives
+such a thread an arena that returns every block above 64 MiB, whatever it is told later."""
+
 
 def tune(device: torch.device) -> None:
     """Prepare this process for training, before the first step.

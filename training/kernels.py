@@ -1,8 +1,8 @@
-# mypy: allow-subclassing-any
+# mypy: allow-subclassing-any, allow-untyped-decorators
 """The operations of a step whose order or gradient is written out, for speed: docs/model.md.
 
 Each computes what its plain form does, but for float rounding; the tests hold them against it.
-Gradients are differentiable once. Statistics and norms are float32 or wider, whatever autocast
+A gradient of a gradient is refused. Statistics and norms are float32 or wider, whatever autocast
 says.
 
 Shapes: B pictures, C and C' channels, H x W pixels, L positions.
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 EPS = 1e-4
 """Of spectral norm and instance norm alike."""
@@ -45,6 +46,7 @@ class DivideByNorm(torch.autograd.Function):
         return normalised
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """One dot product and one rank-one update."""
         normalised, left_o, right_i, sigma = ctx.saved_tensors
@@ -59,8 +61,9 @@ class DivideByNorm(torch.autograd.Function):
 
 def divide_by_norm(weight: Tensor, left_o: Tensor, right_i: Tensor) -> Tensor:
     """The weight over its spectral norm, differentiable once."""
-    normalised: Tensor = DivideByNorm.apply(weight, left_o, right_i)
-    return normalised
+    with torch.autocast(weight.device.type, enabled=False):
+        normalised: Tensor = DivideByNorm.apply(weight, left_o, right_i)
+        return normalised
 
 
 def box(x: Tensor, padding: int) -> Tensor:
@@ -84,6 +87,7 @@ class BoxThenConv(torch.autograd.Function):
         return F.conv2d(box(x, 1), weight, bias, stride=2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Of what is asked for."""
         x, weight = ctx.saved_tensors
@@ -115,6 +119,7 @@ class Box(torch.autograd.Function):
         return box(x, 0)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """A pixel was seen by the 2x2 places around it."""
         return box(grads[0], 1)
@@ -147,13 +152,14 @@ class Standardise(torch.autograd.Function):
         wide = _widened(x)
         mean = wide.mean((2, 3), keepdim=True)
         centred = wide - mean
-        norm = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True)
-        per_deviation = (norm.square() / (x.shape[2] * x.shape[3]) + EPS).rsqrt()
+        variance = centred.square().mean((2, 3), keepdim=True)
+        per_deviation = (variance + EPS).rsqrt()
         ctx.save_for_backward(x, mean, per_deviation, scale)
         gain = per_deviation * scale[:, :, None, None]
         return torch.addcmul(shift[:, :, None, None], centred, gain).to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """With x' = (x - mean) / deviation: the sums of g x' and of g, and what is left of g."""
         x, mean, per_deviation, scale = ctx.saved_tensors
@@ -208,6 +214,7 @@ class MeanAbsolute(torch.autograd.Function):
         return x.abs().mean(dtype=torch.promote_types(x.dtype, torch.float32))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         """The sign of x over how many there are, in the type and memory order of x."""
         (x,) = ctx.saved_tensors

@@ -61,9 +61,8 @@ class SpectralNorm(nn.Module):
         return torch.dot(self.left_o, as_matrix(self.weight) @ self.right_i)
 
     def _prepare(self) -> Tensor:
-        device = self.weight.device.type
-        with torch.autocast(device, enabled=False):
-            weight = self._arrange(divide_by_norm(self.weight, self.left_o, self.right_i))
+        weight = self._arrange(divide_by_norm(self.weight, self.left_o, self.right_i))
+        device = weight.device.type
         if torch.is_autocast_enabled(device):
             weight = weight.to(torch.get_autocast_dtype(device))
         return weight

@@ -22,6 +22,8 @@ import yaml
 from tiny_setting import SETTING
 from tiny_shards import PEOPLE, Shards
 
+from training.device import ONE_ARENA
+
 pytest.importorskip("ray", reason="the extra `train`")
 
 REPO = Path(__file__).resolve().parents[2]
@@ -146,7 +148,9 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(
 ) -> None:
     process = project.start(cluster.address)
     project.wait_for(23, process)
-    train_workers(project)[-1].send_signal(signal.SIGKILL)
+    worker = train_workers(project)[-1]
+    assert worker.environ().items() >= ONE_ARENA.items()
+    worker.send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert project.history() == undisturbed

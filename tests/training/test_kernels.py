@@ -26,12 +26,22 @@ def test_attention_is_pytorchs_own() -> None:
     value = torch.randn(2, 1, 30, 32)
     expected = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     torch.testing.assert_close(kernels.attend(query, key, value), expected)
-    low = [x.bfloat16() for x in (query, key, value)]
+
+
+def test_attention_in_bf16_has_float32_scores() -> None:
+    torch.manual_seed(0)
+    query, key = (8 * torch.randn(2, 2, 1, 60, 8)).bfloat16().unbind()  # in bf16 off by 1 and more
+    value = torch.randn(2, 1, 60, 32).bfloat16().requires_grad_()
+    weights = torch.randn(2, 1, 60, 32)
+    exact = value.detach().double().requires_grad_()
+    expected = F.scaled_dot_product_attention(query.double(), key.double(), exact, scale=1.0)
+    (expected * weights).sum().backward()
     with torch.autocast("cpu", torch.bfloat16):
-        found = kernels.attend(*low)
-    assert found.dtype == torch.bfloat16
-    exact = F.scaled_dot_product_attention(*(x.float() for x in low), scale=1.0)
-    torch.testing.assert_close(found.float(), exact, rtol=2e-2, atol=2e-2)  # bf16 has 3 digits
+        found = kernels.attend(query, key, value)
+    (found * weights).sum().backward()
+    assert found.dtype == torch.bfloat16 and value.grad is not None and exact.grad is not None
+    torch.testing.assert_close(found.double(), expected, rtol=2e-2, atol=2e-2)
+    torch.testing.assert_close(value.grad.double(), exact.grad, rtol=2e-2, atol=2e-2)
 
 
 def test_standardising_is_instance_norm_to_the_gradients() -> None:
@@ -46,6 +56,28 @@ def test_standardising_is_instance_norm_to_the_gradients() -> None:
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_gradient_of_a_gradient_is_refused() -> None:
+    weight, u, v = double(5, 4), torch.rand(5).double(), torch.rand(4).double()
+    for made in (
+        kernels.divide_by_norm(weight, u, v),
+        kernels.standardise(weight[None, :, :, None], double(1, 5), double(1, 5)),
+        kernels.mean_absolute(weight),
+    ):
+        (grad,) = torch.autograd.grad(made.pow(3).sum(), weight, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_statistics_of_large_pictures_are_exact(channels_last: bool) -> None:
+    x = torch.randn(1, 16, 256, 256) + 3
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    found = kernels.standardise(x, torch.ones(1, 16), torch.zeros(1, 16))
+    exact = kernels.standardise(x.double(), torch.ones(1, 16), torch.zeros(1, 16))
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("mean", [0.0, 30.0])
