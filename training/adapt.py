@@ -11,7 +11,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,8 @@ def collect(
 ) -> tuple[list[Face], list[Source]]:
     """Frames of a person, spread evenly over all that show a face, and the files they are from.
 
-    shots: how many; None: all where there are only pictures, else `SHOTS` or what there is. In a
-    folder, pictures without one face are passed over and counted. Raises UserError.
+    shots: how many; None: all pictures, and frames of videos up to `SHOTS`. Pictures come first.
+    In a folder, pictures without one face are passed over and counted. Raises UserError.
     """
     found: list[Found] = []
     filmed = False
@@ -148,8 +148,13 @@ def collect(
     if shots is not None and shots > len(found):
         names = ", ".join(path.name for path in paths)
         raise UserError(f"--shots {shots}: frames that show a face in {names}: {len(found)}")
-    wanted = shots or (SHOTS if filmed else len(found))
-    picked = [found[number] for number in even_numbers(len(found), wanted)]
+    pictures = [one for one in found if isinstance(one[1], Face)]
+    frames = [one for one in found if isinstance(one[1], Footage)]
+    wanted = shots or max(len(pictures), SHOTS if filmed else 0)
+    if wanted < len(pictures):
+        progress.say(f"adapt: takes {wanted} of {len(pictures)} pictures, spread evenly")
+    picked = [pictures[number] for number in even_numbers(len(pictures), wanted)]
+    picked += [frames[number] for number in even_numbers(len(frames), wanted - len(picked))]
     sources = list(dict.fromkeys(source for source, _, _ in picked))
     faces: list[Face] = []
     films: dict[Path, tuple[Footage, list[int]]] = {}
@@ -178,7 +183,12 @@ def _once(found: Sequence[Found]) -> list[Found]:
 def _folder(
     folder: Path, finder: Finder, side: int, which: int | None
 ) -> list[tuple[Source, Face]]:
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
+    pictures = [path for path in files if _is_picture(path)]
+    others = Counter(path.suffix or path.name for path in files if path not in pictures)
+    if pictures and others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+        progress.say(f"adapt: left out of {folder}, as no pictures that it reads: {kinds}")
     if not pictures:
         raise UserError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURES))})")
     found = []
@@ -211,12 +221,12 @@ def _is_picture(path: Path) -> bool:
 # --- the command -----------------------------------------------------------------------------
 
 
-def config_of(params: Params, options: Namespace) -> AdaptConfig:
-    """The section `adapt`, with what the command line says instead."""
+def config_of(params: Params, model: Trained, options: Namespace) -> AdaptConfig:
+    """How models of this setting are adapted, with what the command line says instead."""
     given = {key: getattr(options, key, None) for key in ("variant", "iterations")}
     asked = {key: value for key, value in given.items() if value is not None}
     try:
-        return AdaptConfig(**(params.adapting.model_dump() | asked))
+        return AdaptConfig(**(params.adapting(model.setting_name).model_dump() | asked))
     except ValueError as error:
         raise UserError(f"adapt: {error}") from None
 
@@ -229,6 +239,7 @@ def facts_of(
     return {
         "kind": "person",
         "variant": config.variant,
+        **({"adapt": asdict(config)} if config.variant == "ft" else {}),
         "frames": frames,
         "code": code_version(),
         "parents": [
@@ -241,11 +252,8 @@ def facts_of(
 
 def adapt(params: Params, options: Namespace) -> str:
     """Learn and write one person; returns what to say."""
-    config = config_of(params, options)
     if options.shots is not None and options.shots < 1:
         raise UserError(f"--shots {options.shots}: give 1 or more")
-    if options.iterations is not None and config.variant == "ff":
-        raise UserError(f"--iterations {options.iterations}: ff takes none, only ft does")
     if not options.output.endswith(".safetensors") or Path(options.output).is_dir():
         raise UserError(f"-o {options.output}: a person is a file that ends in .safetensors")
     inputs = [("--frames", path) for path in options.frames]
@@ -258,6 +266,9 @@ def adapt(params: Params, options: Namespace) -> str:
             raise UserError(f"-o would write over what is no person: {error}") from None
     device = device_named(options.device)
     model = find_model(params, options.model, device)
+    config = config_of(params, model, options)
+    if options.iterations is not None and config.variant == "ff":
+        raise UserError(f"--iterations {options.iterations}: ff takes none, only ft does")
     finder = Finder(options.detector or params.landmarks.backend, options.device)
     faces, sources = collect(
         [Path(path) for path in options.frames],

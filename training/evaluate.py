@@ -88,14 +88,15 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     protocol = _protocol(params, episodes)
     every = content.settings_of(params)
     loss = content.loss_of(model, every).to(where) if model.tunable else None
-    methods = Methods(model, loss, params.adapting, settings.seed, where)
+    adapting = params.adapting(model.setting_name)
+    methods = Methods(model, loss, adapting, settings.seed, where)
 
-    facts = _facts(params, model_url, model, index_sha256)
+    facts = _facts(params, model_url, model, index_sha256) | {"device": where.type}
     frames = protocols.to_json(protocol, episodes.index, {"index_sha256": index_sha256})
     measuring = settings.model_dump_json(exclude={"bootstrap", "confidence", "device"})
     kept = Kept(
         *(params.paths.work, model.sha256, index_sha256, frames),
-        *(measuring, params.adapting.model_dump_json(), where.type),
+        *(measuring, adapting.model_dump_json(), where.type),
     )
     records = []
     with progress.simple("evaluate", "people", len(protocol.parts)) as advance:
@@ -184,17 +185,21 @@ def _facts(params: Params, url: str, model: Trained, index_sha256: str) -> dict[
             "index_sha256": index_sha256,
         },
         "evaluate": json.loads(params.evaluate.model_dump_json()),
-        "adapt": json.loads(params.adapting.model_dump_json()),
+        "adapt": json.loads(params.adapting(model.setting_name).model_dump_json()),
         "code": code_version(),
     }
 
 
 def _head(facts: dict[str, Any]) -> dict[str, str]:
-    dataset, model = facts["dataset"], facts["model"]
+    dataset, model, adapt = facts["dataset"], facts["model"], facts["adapt"]
     return {
         "model": facts["about"] or facts["setting"],
         "pictures": f"{facts['size']} px",
         "content loss in training": ", ".join(facts["content"]),
+        "fine-tuning": (
+            f"{adapt['iterations'] or 'by T, 125 or more'} iterations of {adapt['batch_size']} "
+            f"frames, rates {adapt['lr_generator']:g} (G) and {adapt['lr_discriminator']:g} (D)"
+        ),
         "model file": f"`{model['path']}`, sha256 `{model['sha256']}`",
         "dataset": (
             f"{dataset['name']}, split {dataset['split']}; index sha256 `{dataset['index_sha256']}`"

@@ -13,8 +13,10 @@ Points are (68, 2), x and y in pixels; pictures (height, width, 3) RGB; boxes x,
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipelines import detectors, progress
-from pipelines.detectors.base import DetectorUnavailable, cut, share_inside
+from pipelines.detectors.base import DetectorUnavailable, Landmarks, cut, share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
 from pipelines.video.probe import MOST_PIXELS
@@ -45,7 +47,8 @@ SMALLEST = 24
 LYING = 45
 """Degrees beyond which a face is rather a picture on its side than a tilted head."""
 SURE = 0.5
-"""Score of a face detector, and share of the landmarks that must lie in the box it gave."""
+"""Score of a face detector, share of the landmarks that must lie in the box it gave, and their
+confidence, the dataset's `landmarks.min_confidence`: face_alignment puts 68 points on anything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +84,7 @@ class Finder:
         border around it, and enlarged.
         """
         height, width = picture.shape[:2]
-        border = max(height, width) // 4
+        border = min(max(height, width) // 4, min(height, width) // 2)
         views = [(1, 0), (1, border)] + [(2, 0)] * (max(height, width) <= 2 * STORED)
         for scale, around in views:
             view = _enlarged(picture, scale, around)
@@ -98,8 +101,8 @@ class Finder:
     def near(self, picture: Picture, box: npt.NDArray[Any]) -> Points | None:
         """The landmarks of the face in a box (4,), or None."""
         boxes = np.asarray(box, np.float32)[None]
-        points = self.detect(picture[None], boxes).points
-        return points[0] if share_inside(points, boxes)[0] >= SURE else None
+        marks = self.detect(picture[None], boxes)
+        return marks.points[0] if shown(marks, boxes)[0] else None
 
     def _boxes(self, picture: Picture) -> Iterator[npt.NDArray[np.float32]]:
         """What either of two detectors, for near and for far faces, takes for a face."""
@@ -110,6 +113,11 @@ class Finder:
                 for found in searcher.process(np.ascontiguousarray(picture)).detections or ():
                     at = found.location_data.relative_bounding_box
                     yield np.array([at.xmin, at.ymin, at.width, at.height], np.float32) * size
+
+
+def shown(marks: Landmarks, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """(n,): where landmarks are those of a face in the boxes (n, 4) or (1, 4)."""
+    return (share_inside(marks.points, boxes) >= SURE) & (marks.confidence >= SURE)
 
 
 def _face_detectors() -> list[Any]:
@@ -208,11 +216,13 @@ def read_picture(path: Path) -> Picture:
         with Image.open(path, formats=FORMATS) as file:
             if file.width * file.height > MOST_PIXELS:  # before it takes memory
                 raise Image.DecompressionBombError
-            image = ImageOps.exif_transpose(file)
+            image = _in_srgb(ImageOps.exif_transpose(file))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image)
+            if file.format == "TIFF" and image.mode in ("I", "F"):
+                raise ValueError("32 bits of grey have no white; export it with 8 or 16")
             if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip
                 grey = np.asarray(image).astype(np.float32) / 257
                 image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
@@ -232,6 +242,19 @@ def read_picture(path: Path) -> Picture:
         size = f"{picture.shape[1]} x {picture.shape[0]}"
         raise UserError(f"{path}: {size} pixels, too small to show a face; give a larger picture")
     return picture
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """Colours of a phone or a camera as screens show them; as they stand where no profile helps."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA"):
+        return image
+    with suppress(ImageCms.PyCMSError, OSError):  # of a damaged one; of another kind of picture
+        own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, own, srgb)
+        return image if converted is None else converted
+    return image
 
 
 def _is_heic(path: Path) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -21,25 +20,31 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from pipelines import progress
-from pipelines.detectors.base import share_inside
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
 from pipelines.video.exact import ToRgb
 from pipelines.video.grid import FrameTimes, container_start
-from pipelines.video.probe import MediaError, mean_rate, open_container, upright, video_stream
+from pipelines.video.probe import (
+    MediaError,
+    mean_rate,
+    missing_end,
+    open_container,
+    upright,
+    video_stream,
+)
 from pipelines.video.scenes import picture_means, scene_score
 from pipelines.video.stamps import frame_decoder, stamped_as_decoded
 from training.faces import (
     MARGIN,
     STORED,
-    SURE,
     Finder,
     Picture,
     Points,
     choose,
     face_box,
     found_again,
+    shown,
 )
 
 LOOKS = 5
@@ -50,6 +55,10 @@ SMOOTH = 0.4
 """Seconds over which boxes are smoothed: the dataset's."""
 LONGEST_HOLD = 60
 """Seconds for which one frame may stand. More is a damaged timestamp."""
+BACK = 1
+"""Seconds by which the next frame may lie before the last: broken stamps, no other recording."""
+HDR = (16, 18)
+"""Transfer characteristics PQ and HLG, by ITU-T H.273."""
 CUT = 0.55
 """Scene score above which a clip looks cut: the dataset's own."""
 CHUNK = 1000
@@ -75,10 +84,13 @@ class Footage:
     """(n,)."""
     cut: int | None = None
     """The frame at which the scene seems to change."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with the file, as `Film.faults` has it."""
 
     def remarks(self) -> list[str]:
         """What people should know of it, a line each."""
-        said, name = [], self.path.name
+        name = self.path.name
+        said = [f"{name} {fault}" for fault in self.faults]
         if missing := int((~self.found).sum()):
             said.append(f"{missing} of {len(self.found)} frames of {name} do not show this face")
         if self.cut is not None:
@@ -112,6 +124,20 @@ class Film:
                 raise UserError(f"{path}: no frame of this video decodes")
             self.turn, self.width, self.height, sar = upright(first, stream)
             self.sar = float(sar)
+            self._hdr = stream.codec_context.color_trc in HDR
+        self._damaged = 0
+        """Packets that did not decode when the film was last read."""
+
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with the file, each as it follows its name; whole once all was read."""
+        said = []
+        if missing := missing_end(self.path):
+            said.append(f"ends before its end: {missing}; only what is there was read")
+        if self._damaged:
+            said.append(f"is damaged: {self._damaged} packets of pictures do not decode")
+        if self._hdr:
+            said.append("is HDR: its colours come out pale; convert it to SDR first")
+        return tuple(said)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Frame k is what is shown at k / fps: the last whose time rounds to k or before."""
@@ -120,8 +146,9 @@ class Film:
             base = stream.time_base or Fraction(1, 1000)
             start = container_start(container, base)
             held: VideoFrame | None = None
-            at = 0
-            for frame in _decoded(container, stream, self._as_decoded):
+            at = before = 0
+            self._damaged = 0
+            for frame in self._decoded(container, stream):
                 # A stream without timestamps has one frame a slot.
                 slot = at if held is None else at + 1
                 if frame.pts is not None:
@@ -131,11 +158,31 @@ class Film:
                         f"{self.path}: no frame for {float((slot - at) / self.fps):.0f} s at "
                         f"{float(at / self.fps):.0f} s, its timestamps leap; encode it anew"
                     )
+                if held is not None and before - slot > BACK * self.fps:
+                    raise UserError(
+                        f"{self.path}: its timestamps go back by "
+                        f"{float((before - slot) / self.fps):.1f} s at {float(at / self.fps):.1f} "
+                        "s, as of several recordings in one file; encode it anew"
+                    )
+                before = slot
                 for _ in range(slot - at):
                     yield held or frame  # the first also stands for what precedes it
                 at, held = max(at, slot), frame
             if held is not None:
                 yield held
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[VideoFrame]:
+        """Frames in order; packets that do not decode are passed over, as a player does."""
+        packets, decode = container.demux(stream), frame_decoder(container, self._as_decoded)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, FFmpegError):  # the end, or a container cut short
+                return
+            try:
+                yield from decode(packet)
+            except FFmpegError:
+                self._damaged += 1
 
     def crops(self, crop: geometry.Crop, side: int) -> Iterator[Picture]:
         """Every frame cut to a square of `side` pixels."""
@@ -183,9 +230,9 @@ def follow(
             times = np.arange(at, at + len(chunk))
             near = np.stack([np.interp(times, numbers, column) for column in boxes.T], axis=1)
             near = near.astype(np.float32)
-            marks = finder.detect(np.stack(chunk), near).points
-            found.append(share_inside(marks, near) >= SURE)
-            points.append(marks)
+            marks = finder.detect(np.stack(chunk), near)
+            found.append(shown(marks, near))
+            points.append(marks.points)
             means += [picture_means(picture[..., 1]) for picture in chunk]
             at += len(chunk)
             advance(len(chunk))
@@ -194,7 +241,8 @@ def follow(
         raise UserError(f"{path}: no face found in the video; give one that shows a face")
     score, frame = scene_score(np.stack(means))
     cut = frame if score > CUT else None
-    return Footage(path, film.fps, side, crop, fill(np.concatenate(points), seen), seen, cut)
+    every = fill(np.concatenate(points), seen)
+    return Footage(path, film.fps, side, crop, every, seen, cut, film.faults())
 
 
 def _mean_rate(path: Path, stream: Any) -> Fraction:
@@ -271,15 +319,3 @@ def _stream(path: Path, container: Any) -> Any:
         return video_stream(container)
     except MediaError as error:
         raise UserError(f"{path}: not a video ({error.detail})") from None
-
-
-def _decoded(container: Any, stream: Any, as_decoded: bool) -> Iterator[VideoFrame]:
-    """Frames in order; packets that do not decode are passed over, as a player does."""
-    packets, decode = container.demux(stream), frame_decoder(container, as_decoded)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, FFmpegError):  # the end, or a container cut short
-            return
-        with suppress(FFmpegError):
-            yield from decode(packet)

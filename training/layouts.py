@@ -91,6 +91,8 @@ def check_output(output: str) -> Path:
     a folder of pictures 000000.png, 000001.png and so on.
     """
     path = Path(output)
+    if path.name in ("", ".."):
+        raise UserError(f"{output}: give what is to be written a name")
     if path.suffix.lower() in (".mp4", ".gif"):
         if path.is_dir() or output.endswith("/"):
             raise UserError(

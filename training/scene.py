@@ -233,7 +233,7 @@ def _persons(
             {"person": {**source.facts(), "facts": facts}},
         )
     chosen = Namespace(variant=options.variant or "ff")
-    config = config_of(params, chosen)
+    config = config_of(params, model, chosen)
     every = settings_of(params)
     persons = [learn(model, [face], config, device, every)[0] for face in faces]
     return persons, config.variant, {}

@@ -53,6 +53,11 @@ class Trained:
         return _section(self.facts, "setting")
 
     @property
+    def setting_name(self) -> str:
+        """Of that; empty where its facts do not say."""
+        return str(self.facts.get("setting_name") or "")
+
+    @property
     def content(self) -> dict[str, Any]:
         """The backbones of its content loss by name; empty where its facts name none."""
         return _section(self.setting, "content")

@@ -57,6 +57,8 @@ def triplets(parts: Sequence[Part], records: Sequence[Record], seed: int) -> lis
     found = []
     for part, record in zip(parts, records, strict=True):
         real, used = record["study/real"], 0
+        if len(real) < 2:  # the same picture twice tells which is the third
+            continue
         for shots in part.sources:
             for method in MADE:
                 picture = record.get(f"study/{shots}/{method}")

@@ -71,10 +71,9 @@ class Params(Model):
     evaluate: Evaluate = Evaluate()
     animate: Animate = Animate()
 
-    @property
-    def adapting(self) -> Adapt:
-        """How models of the chosen setting are adapted: its own keys before those of `adapt`."""
-        own = self.settings[self.setting].adapt if self.settings else None
+    def adapting(self, setting: str) -> Adapt:
+        """How models of a setting are adapted: its own keys before those of `adapt`."""
+        own = self.settings[setting].adapt if setting in self.settings else None
         said = {key: getattr(own, key) for key in own.model_fields_set} if own else {}
         return self.adapt.model_copy(update=said)
 

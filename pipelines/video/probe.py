@@ -91,12 +91,10 @@ def probe(path: str | Path, deep: bool = False) -> Probe:
     Raises MediaError where the file is not a whole video, OSError where it cannot be read.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        head = file.read(4096)
-        if not head:
-            raise MediaError(Status.NOT_A_VIDEO, "the file is empty")
-        if missing := _missing(file, head):
-            raise MediaError(Status.TRUNCATED, missing)
+    if not path.stat().st_size:
+        raise MediaError(Status.NOT_A_VIDEO, "the file is empty")
+    if missing := missing_end(path):
+        raise MediaError(Status.TRUNCATED, missing)
     with open_container(path) as container:
         stream = video_stream(container)
         turn, width, height, sar = upright(first_frame(container, stream), stream)
@@ -284,11 +282,16 @@ def _not_a_video(head: bytes) -> str | None:
     return None
 
 
-def _missing(file: BinaryIO, head: bytes, /) -> str | None:
-    """What a container promises beyond the end of its file, or None.
+def missing_end(path: Path) -> str | None:
+    """What a container promises beyond the end of its file, or None. Raises OSError.
 
     Sizes stand in the outermost boxes of MP4, in the EBML segment of Matroska and in RIFF.
     """
+    with path.open("rb") as file:
+        return _missing(file, file.read(4096))
+
+
+def _missing(file: BinaryIO, head: bytes) -> str | None:
     size = file.seek(0, 2)
     promised = None
     if head.startswith(b"\x1aE\xdf\xa3"):

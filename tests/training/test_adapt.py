@@ -13,6 +13,7 @@ from tiny_model import SHORT as VIDEO
 
 from pipelines import storage
 from pipelines.errors import StopStage, UserError
+from pipelines.params import Params
 from pipelines.params import training as sections
 from training import adapt
 from training.faces import Face, Finder, pictures_to
@@ -58,11 +59,13 @@ def test_the_params_section_is_the_algorithms_config() -> None:
 
 
 def test_the_command_line_has_the_last_word() -> None:
-    params = Namespace(adapting=sections.Adapt(iterations=7, patience=3))
-    said = adapt.config_of(params, Namespace(variant="ff", iterations=None))
+    settings = {"own": Namespace(adapt=sections.Adapt(iterations=7))}
+    params = Params.model_construct(settings=settings, adapt=sections.Adapt(patience=3))
+    model = Namespace(setting_name="own")
+    said = adapt.config_of(params, model, Namespace(variant="ff", iterations=None))
     assert (said.variant, said.iterations, said.patience) == ("ff", 7, 3)
     with pytest.raises(UserError, match="iterations"):
-        adapt.config_of(params, Namespace(variant=None, iterations=-1))
+        adapt.config_of(params, model, Namespace(variant=None, iterations=-1))
 
 
 # --- learning --------------------------------------------------------------------------------
@@ -138,6 +141,23 @@ def test_a_folder_gives_what_it_has(
     assert "passed over 1 of 3 pictures; the last: " in capsys.readouterr().out
     found, _ = adapt.collect([tmp_path / "a.jpg", tmp_path / "b.jpg"], finder, 1, 256)
     assert len(found) == 1
+
+
+def test_pictures_come_before_frames_of_videos(
+    tmp_path: Path, corpus: Path, finder: Finder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(corpus / "portraits/einstein.jpg", tmp_path / "a.jfif")
+    (tmp_path / "b.heic").write_text("not read")
+    (tmp_path / ".hidden").touch()
+    paths = [begins(corpus, VIDEO), corpus / MONA, tmp_path]
+    found, sources = adapt.collect(paths, finder, None, 64)
+    assert len(found) == adapt.SHOTS
+    assert {s.path.name for s in sources} == {paths[0].name, paths[1].name, "a.jfif"}
+    assert (
+        f"left out of {tmp_path}, as no pictures that it reads: 1 .heic" in capsys.readouterr().out
+    )
+    found, sources = adapt.collect(paths, finder, 1, 64)
+    assert len(found) == 1 and "takes 1 of 2 pictures" in capsys.readouterr().out
 
 
 def test_a_file_counts_once_whatever_its_names(

@@ -125,6 +125,37 @@ def test_a_damaged_clock_stops(tmp_path: Path) -> None:
         list(film)
 
 
+def test_several_recordings_in_one_file_stop(tmp_path: Path) -> None:
+    """As of a recorder that begins anew: its timestamps go back to 0."""
+    one, two = (video(tmp_path / f"{n}.ts", list(range(50)), shade=False) for n in "ab")
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    with pytest.raises(UserError, match=r"go back by .* encode it anew"):
+        list(Film(both))
+
+
+def test_faults_of_a_file_are_told(tmp_path: Path) -> None:
+    whole = video(tmp_path / "whole.mkv", list(range(50)), shade=False)
+    film = Film(whole)
+    assert len(list(film)) == 50 and film.faults() == ()
+    body = whole.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(body[: len(body) // 2])
+    film = Film(tmp_path / "cut.mkv")
+    assert 0 < len(list(film)) < 50
+    assert "promises" in film.faults()[0]
+
+    with av.open(str(tmp_path / "hdr.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.codec_context.color_trc = HLG = 18
+        for _ in range(5):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
+        file.mux(stream.encode(None))
+    with av.open(str(tmp_path / "hdr.mp4")) as file:
+        assert file.streams.video[0].codec_context.color_trc == HLG
+    assert ["HDR" in fault for fault in Film(tmp_path / "hdr.mp4").faults()] == [True]
+
+
 def test_what_is_no_video_is_one_line(tmp_path: Path, corpus: Path) -> None:
     (tmp_path / "page.mp4").write_text("<html>404</html>")
     (tmp_path / "empty.mp4").touch()

@@ -63,6 +63,9 @@ def test_outputs_are_told_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "x.png").touch()
     (tmp_path / "file").touch()
+    for name in (".", "..", "/"):
+        with pytest.raises(UserError, match="a name"):
+            check_output(name)
     for name, why in (
         ("a.avi", "must end in"),
         ("used", "not empty"),

@@ -161,7 +161,7 @@ def test_the_tracker_finds_what_the_detector_finds(corpus: Path, finder: Finder)
             break
         scale = 640 / shot.picture.shape[0]
         top = (640 - 360) / 2  # the whole picture lies in a square
-        seen = follower(shot.picture) * scale - [0, top]
+        seen = follower(shot.picture, shot.at) * scale - [0, top]
         theirs = footage.points[number] * (crop[2] / 256) + crop[:2]
         apart.append(np.linalg.norm(seen - theirs, axis=1).mean())
     assert np.mean(apart) < 0.03 * crop[2]
@@ -191,7 +191,7 @@ def test_nobody_else_is_followed_when_the_face_leaves() -> None:
     follower = Follower(finder, which=1)  # type: ignore[arg-type]
     mine, theirs = SHAPE + 100, SHAPE + np.float32((400, 100))
     near, close_up = SHAPE + np.float32((170, 100)), SHAPE * 3 + 40
-    for there, followed in (
+    cases = (
         ([mine, theirs], mine),
         ([SHAPE + 110, theirs], SHAPE + 110),
         ([theirs], None),
@@ -199,27 +199,29 @@ def test_nobody_else_is_followed_when_the_face_leaves() -> None:
         ([SHAPE + np.float32((260, 100))], None),  # comes nearer, and is still somebody else
         ([close_up], None),  # a face of three times the size where mine was
         ([near, theirs], near),  # mine again, a bit aside
-    ):
+    )
+    for at, (there, followed) in enumerate(cases):
         finder.faces = [np.asarray(face, np.float32) for face in there]
         wanted = np.full((68, 2), np.nan) if followed is None else followed
-        np.testing.assert_allclose(follower(picture), wanted)
+        np.testing.assert_allclose(follower(picture, at), wanted)
 
 
 def test_who_sits_down_elsewhere_is_taken_on_once_alone() -> None:
     finder, picture = Scripted(), np.zeros((300, 600, 3), np.uint8)
-    follower = Follower(finder, patience=3)  # type: ignore[arg-type]
+    follower = Follower(finder, patience=4.0)  # type: ignore[arg-type]
     mine, back, other = SHAPE + 100, SHAPE + np.float32((480, 60)), SHAPE + np.float32((290, 60))
-    for there, followed in (
+    cases = (
         ([mine], mine),
         ([back], None),
         ([], None),
         ([back], None),
         ([back, other], None),  # who of them?
         ([back], back),
-    ):
+    )
+    for at, (there, followed) in enumerate(cases):
         finder.faces = [np.asarray(face, np.float32) for face in there]
         wanted = np.full((68, 2), np.nan) if followed is None else followed
-        np.testing.assert_allclose(follower(picture), wanted)
+        np.testing.assert_allclose(follower(picture, at), wanted)
 
 
 def test_a_tracker_that_hops_to_another_face_in_its_view_is_not_believed(
@@ -231,13 +233,13 @@ def test_a_tracker_that_hops_to_another_face_in_its_view_is_not_believed(
     follower = Follower(finder)  # type: ignore[arg-type]
     mine = SHAPE + 100
     finder.faces = [mine]
-    np.testing.assert_allclose(follower(picture), mine)
+    np.testing.assert_allclose(follower(picture, 0.0), mine)
     view = follower._view
     assert view is not None
     finder.faces = []
     tracked[0] = (SHAPE + np.float32((185, 100)) - view[:2]).astype(np.float32)
     assert view[0] < 185 < view[0] + view[2], "in view"
-    assert np.isnan(follower(picture)).all()
+    assert np.isnan(follower(picture, 0.1)).all()
 
 
 def test_a_lost_face_holds_though_another_is_seen(corpus: Path, job: Job) -> None:

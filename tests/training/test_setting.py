@@ -96,5 +96,6 @@ def test_a_setting_may_have_its_own_way_to_adapt() -> None:
         },
         strict=False,
     )
-    assert (params.adapting.iterations, params.adapting.patience) == (7, 4), "the rest stands"
-    assert params.model_copy(update={"setting": "plain"}).adapting.iterations == 9
+    own = params.adapting("own")
+    assert (own.iterations, own.patience) == (7, 4), "the rest stands"
+    assert params.adapting("plain").iterations == params.adapting("of elsewhere").iterations == 9

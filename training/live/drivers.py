@@ -72,8 +72,9 @@ class Camera:
                 f"--driver {name}: no camera opens there; name another (0, 1, /dev/video0), or a "
                 "video file"
             )
-        rate = self._camera.get(cv2.CAP_PROP_FPS) or 25.0
-        self.fps = Fraction(min(max(rate, 1.0), 120.0)).limit_denominator(1001)
+        rate = self._camera.get(cv2.CAP_PROP_FPS)
+        rate = rate if rate >= 1 else 25.0  # 0, -1 or NaN: it does not know
+        self.fps = Fraction(min(rate, 120.0)).limit_denominator(1001)
         self.facts = {"name": f"camera {name}"}
         self._newest: tuple[Any, float] | None = None
         self._changed = threading.Condition()

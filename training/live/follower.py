@@ -29,31 +29,36 @@ class Follower:
         finder: Finder,
         which: int | None = None,
         name: str = "driver",
-        patience: int | None = None,
+        patience: float | None = None,
     ) -> None:
         """which: of several faces in the first picture that has any, from the left.
 
-        patience: pictures without it after which a face that is alone counts as the one that
+        patience: seconds without it after which a face that is alone counts as the one that
         left: who sits down before a camera again sits elsewhere. None: never.
         """
         self._finder, self._which, self._name = finder, which, Path(name)
         self._patience = patience
-        self.missed = 0
-        """Pictures since the face was last seen."""
+        self.missed = 0.0
+        """Seconds since the face was last seen."""
+        self._seen: float | None = None
         self._track = _tracker(finder)
         self._last: Points | None = None
         self._view: npt.NDArray[np.int64] | None = None
 
-    def __call__(self, picture: Picture) -> Points:
-        """(68, 2), NaN where the face is not seen. Raises UserError for several at first."""
+    def __call__(self, picture: Picture, at: float) -> Points:
+        """(68, 2) at a time in seconds, NaN where the face is not seen.
+
+        Raises UserError for several at first.
+        """
+        self._seen = at if self._seen is None else self._seen
+        self.missed = at - self._seen
         points = self._same(self._in_view(picture))
         if points is None:
             points = self._anew(picture)
         if points is None:
             self._view = None
-            self.missed += 1
             return np.full((68, 2), np.nan, np.float32)
-        self._last, self.missed = points, 0
+        self._last, self._seen, self.missed = points, at, 0.0
         box = face_box(points)
         middle, side = box[:2] + box[2:] / 2, ROOM * box[2]
         if self._view is None or self._strayed(middle, side):

@@ -111,22 +111,25 @@ def run(job: Job, driver: Driver, sinks: Sequence[Sink], which: int | None = Non
 
     Raises UserError where no face is ever seen.
     """
-    lost = round(LOST * driver.fps)
-    patience = None if driver.waits else lost
+    patience = None if driver.waits else LOST
     follower = Follower(job.finder, which, driver.facts["name"], patience)
     latency = Latency()
     held: deque[Seen] = deque(maxlen=round(HELD * driver.fps) if driver.waits else 1)
     rest: list[Points] = []
+    rested, before, lost = 0.0, -1 / float(driver.fps), False
     puppeteer: Puppeteer | None = None
     with suppress(KeyboardInterrupt), job.scene.ready():
         for seen in _followed(driver, follower):
             held.append(seen)
-            if follower.missed == lost and puppeteer is not None:
+            if follower.missed >= LOST and not lost and puppeteer is not None:
                 progress.complain("live: the driver's face is lost; the last motion stays")
+            lost = follower.missed >= LOST
             if puppeteer is None:
                 if np.isfinite(seen.points).all():
                     rest.append(seen.points)
-                if len(rest) < REFERENCE * driver.fps:
+                    rested += seen.shot.at - before
+                before = seen.shot.at
+                if rested < REFERENCE - 1e-6:
                     continue
                 puppeteer = Puppeteer(job, rest)
             if not _perform(puppeteer, held, sinks, latency):
@@ -142,7 +145,7 @@ def run(job: Job, driver: Driver, sinks: Sequence[Sink], which: int | None = Non
 def _followed(driver: Driver, follower: Follower) -> Iterator[Seen]:
     for shot in driver:
         started = time.perf_counter()
-        points = follower(shot.picture)
+        points = follower(shot.picture, shot.at)
         detected = time.perf_counter()
         yield Seen(shot, points, detected - started, detected - shot.taken)
 

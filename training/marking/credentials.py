@@ -72,9 +72,7 @@ def sign(
         "label": {"visible": label is not None, "text": label},
         "code": code_version(),
     }
-    # A sidecar of an earlier file under this name would call the new one altered.
     sidecar = sidecar_path(final)
-    storage.remove(str(sidecar))
     stores, files = [], {}
     if path.is_dir():
         pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in TYPES)
@@ -83,9 +81,10 @@ def sign(
         for picture in pictures:
             stores.append(_embed(picture, picture, statement, picture.name, keys))
             files[picture.name] = storage.sha256(picture)
+        storage.remove(str(sidecar))
         path.rename(final)
     else:
-        stores.append(_embed(path, final, statement, title or final.name, keys))
+        stores.append(_embed(path, final, statement, title or final.name, keys, sidecar))
         files[final.name] = storage.sha256(final)
     written = {
         "format": FORMAT,
@@ -101,8 +100,18 @@ def sign(
     return sidecar
 
 
-def _embed(path: Path, target: Path, statement: dict[str, Any], title: str, keys: Keys) -> bytes:
-    """Sign one file; returns the signed credentials."""
+def _embed(
+    path: Path,
+    target: Path,
+    statement: dict[str, Any],
+    title: str,
+    keys: Keys,
+    outdated: Path | None = None,
+) -> bytes:
+    """Sign one file; returns the signed credentials.
+
+    outdated: the sidecar of an earlier file under this name, which would call the new one altered.
+    """
     kind = TYPES.get(target.suffix.lower())
     if kind is None:
         raise UserError(f"{target}: credentials go into {', '.join(TYPES)}, not into this")
@@ -113,6 +122,8 @@ def _embed(path: Path, target: Path, statement: dict[str, Any], title: str, keys
             scratch.open("w+b") as sink,
         ):
             store = _signed(kind, source, sink, statement, title, keys)
+            if outdated:
+                storage.remove(str(outdated))
     except c2pa.C2paError as error:
         raise UserError(f"{path}: cannot be signed: {clean_detail(error)}") from None
     if path != target:

@@ -91,9 +91,11 @@ def five_points(points: Points) -> npt.NDArray[np.float64]:
 
 def align(picture: Pixels, points: Points) -> Pixels:
     """A face (H, W, 3) with landmarks (68, 2) as ArcFace sees it, (112, 112, 3); black outside."""
-    back = similarity(TEMPLATE, five_points(points))  # Pillow asks where each output pixel is from
+    forth = similarity(five_points(points), TEMPLATE)
+    turn = np.linalg.inv(forth[:, :2])  # Pillow asks where each output pixel is from
     # Landmarks count from pixel centres, Pillow from corners.
-    back[:, 2] += 0.5 - back[:, :2].sum(1) * 0.5
+    shift = 0.5 - turn @ (forth[:, 2] + 0.5)
+    back = np.column_stack([turn, shift])
     image = Image.fromarray(picture).transform(
         (SIDE, SIDE), Image.Transform.AFFINE, tuple(back.ravel()), Image.Resampling.BICUBIC
     )

@@ -1,6 +1,7 @@
 """Signing: what the credentials say, and by whom they are."""
 
 import base64
+import errno
 import json
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from marked_media import FACTS, pictures, write_media, write_mp4
 from PIL import Image
 
 from pipelines.errors import UserError
-from training.marking import Keys, State, keys, sign, verify
+from training.marking import Keys, State, credentials, keys, sign, verify
 from training.marking.verdict import Vouched
 
 MADE, ALTERED, NONE = State.MADE, State.ALTERED, State.NONE
@@ -113,6 +114,21 @@ def test_a_sidecar_of_before_goes_when_the_file_is_made_anew(video: Path, own: K
         sign(video, facts={"loss": float("nan")}, label=None, keys=own)
     sign(video, facts={}, label=None, keys=own)
     assert verify(video).notes == ()
+
+
+def test_a_sidecar_of_before_stays_where_its_file_does(
+    video: Path, own: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar = sign(video, facts={}, label=None, keys=own)
+    new = write_mp4(video.with_name("new.mp4"), pictures(5))
+
+    def full(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(credentials, "_signed", full)
+    with pytest.raises(OSError, match="No space"):
+        sign(new, facts={}, label=None, keys=own, into=video)
+    assert sidecar.exists() and verify(video).notes == ()
 
 
 # --- certificates ----------------------------------------------------------------------------

@@ -22,16 +22,30 @@ def test_a_face_is_aligned_to_the_template():
         picture[y - 4 : y + 5, x - 4 : x + 5] = 255
     out = identity.align(picture, points)
     assert out.shape == (112, 112, 3)
-    back = similarity(identity.TEMPLATE, identity.five_points(points))
+    forth = similarity(identity.five_points(points), identity.TEMPLATE)  # as ArcFace fits it
     for x, y in identity.five_points(points):
-        u, v = np.linalg.solve(back[:, :2], (x, y) - back[:, 2])
+        u, v = forth[:, :2] @ (x, y) + forth[:, 2]
         assert out[round(v), round(u)].min() == 255
     # The centre of the left eye's square, to half a pixel, from its brightness.
     ys, xs = np.mgrid[:112, :112]
-    u, v = np.linalg.solve(back[:, :2], (90, 100) - back[:, 2])
+    u, v = forth[:, :2] @ (90, 100) + forth[:, 2]
     near = out[..., 0] * ((abs(xs - u) < 8) & (abs(ys - v) < 8))
     assert (near * xs).sum() / near.sum() == pytest.approx(u, abs=0.2)
     assert (near * ys).sum() / near.sum() == pytest.approx(v, abs=0.2)
+
+
+def test_a_turned_face_is_no_larger_than_arcface_would_have_it():
+    points = face()
+    points[36:42], points[42:48] = (100, 100), (125, 100)  # seen from the side
+    points[30], points[48], points[54] = (122, 130), (100, 160), (122, 160)
+    five = identity.five_points(points)
+    picture = np.zeros((256, 256, 3), np.uint8)
+    for x, y in five.astype(int):
+        picture[y - 3 : y + 4, x - 3 : x + 4] = 255
+    scale = np.hypot(*similarity(five, identity.TEMPLATE)[:, 0])
+    assert scale < 0.9 / np.hypot(*similarity(identity.TEMPLATE, five)[:, 0]), "fits differ"
+    ys, _ = np.nonzero(identity.align(picture, points)[..., 0] > 128)
+    assert np.ptp(ys) == pytest.approx(scale * (60 + 6), abs=1.5)
 
 
 def test_mobilefacenet_knows_people(corpus):
