@@ -8,12 +8,13 @@ and the sampler's place. It appears under its name only when it is whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines import storage
+from pipelines.errors import UserError
 from training import tensor_file
 
 CHECKPOINT = "checkpoint"
@@ -54,20 +55,25 @@ class Checkpoints:
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def newest(self, scratch: Path, complain: Callable[[str], None]) -> Loaded | None:
-        """The newest that is whole; of each damaged one `complain` is told."""
-        return next(self._whole(scratch, complain), None)
+        """The newest that is whole, None before the first; `complain` is told of damaged ones.
 
-    def _whole(self, scratch: Path, complain: Callable[[str], None]) -> Iterator[Loaded]:
-        for step in self.steps():
+        Raises UserError where all are damaged, OSError where one cannot be read now.
+        """
+        steps = self.steps()
+        for step in steps:
             try:
                 with storage.local_copy(self._url(step), scratch) as path:
                     tensors, facts = tensor_file.read(path, CHECKPOINT)
             except tensor_file.DamagedFile as error:
-                older = any(other < step for other in self.steps())
-                instead = "the checkpoint before it is taken" if older else "training begins anew"
-                complain(f"{error}: passed over, {instead}")
+                complain(f"{error}: passed over, the checkpoint before it is taken")
                 continue
-            yield Loaded(step, tensor_file.unflatten(tensors, facts.pop("skeleton")), facts)
+            return Loaded(step, tensor_file.unflatten(tensors, facts.pop("skeleton")), facts)
+        if steps:
+            raise UserError(
+                f"{self.folder}: every checkpoint there is damaged, the newest of step {steps[0]}; "
+                "put one back, or remove that folder to begin anew"
+            )
+        return None
 
     def _url(self, step: int) -> str:
         return storage.join(self.folder, f"step-{step:09d}.safetensors")

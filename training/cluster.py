@@ -11,11 +11,14 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +34,14 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines import storage
+from pipelines import progress, storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Ray
 from training.device import ONE_ARENA, tune
 from training.events import Event, Report
 from training.meta import Reducer
 from training.parallel import DistributedReducer
-from training.run import Run
+from training.run import LOCK, Run
 from training.trainer import Worker
 
 TIMEOUT = 6 * 3600
@@ -46,6 +49,8 @@ TIMEOUT = 6 * 3600
 sees a dead worker or node long before."""
 POLL = 0.5
 """Seconds between two looks at the workers' events."""
+SILENT = 600.0
+"""Seconds without any of them after which that is told."""
 
 
 @contextlib.contextmanager
@@ -199,8 +204,18 @@ def _work(config: dict[str, Any]) -> None:
         device=device,
         reducer=DistributedReducer() if world > 1 else Reducer(),
         report=queue.put,
+        check=partial(_check_shared, config["run"]),
     )
     worker.train()
+
+
+def _check_shared(run: Run) -> None:
+    """The driver's lock lies in the run's folder: who does not see it looks at another folder."""
+    if storage.is_local(run.folder) and not (storage.local_path(run.folder) / LOCK).exists():
+        raise UserError(
+            f"{run.folder} is not the driver's folder on {socket.gethostname()}: paths.work must "
+            "be one folder that all nodes share, or in an object store"
+        )
 
 
 class Listener(threading.Thread):
@@ -228,11 +243,20 @@ class Listener(threading.Thread):
         self.join(timeout=60)
 
     def _listen(self) -> None:
+        heard = time.monotonic()
         while True:
             last = self._ended.is_set()
             events = _waiting(self._queue)
             for event in events:
                 self._show(event)
+            if events:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENT:
+                heard = time.monotonic()
+                progress.complain(
+                    f"meta_train: nothing heard of the workers for {SILENT / 60:.0f} minutes; they "
+                    f"prepare, wait for a node, or hang: `ray status` and {_logs()} tell"
+                )
             if last and not events:
                 return
             if not events:
@@ -259,13 +283,26 @@ def _resources(params: Ray) -> dict[str, float]:
 
 def _check_size(params: Ray) -> None:
     """Ray would wait for ever for what the cluster does not have."""
-    have = ray.cluster_resources()
-    for name, each in _resources(params).items():
-        if each * params.workers > have.get(name, 0):
+    needs = _resources(params)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for name, each in needs.items():
+        have = sum(node.get(name, 0) for node in nodes)
+        if each * params.workers > have:
             raise UserError(
                 f"ray.workers {params.workers} x {each:g} {name} each, but the cluster has "
-                f"{have.get(name, 0):g} {name}: lower ray.workers or ray.{name.lower()}s_per_worker"
+                f"{have:g} {name}: lower ray.workers or ray.{name.lower()}s_per_worker"
             )
+    # A worker does not stretch over nodes.
+    room = sum(min(int(node.get(name, 0) / needs[name]) for name in needs) for node in nodes)
+    if room < params.workers:
+        each_node = "; ".join(
+            ", ".join(f"{node.get(name, 0):g} {name}" for name in needs) for node in nodes
+        )
+        worker = ", ".join(f"{each:g} {name}" for name, each in needs.items())
+        raise UserError(
+            f"ray.workers is {params.workers}, but of workers with {worker} each the cluster's "
+            f"nodes take {room} ({each_node}): lower ray.workers or what each of them asks for"
+        )
 
 
 def _ray_storage(run: Run) -> str:
@@ -276,10 +313,16 @@ def _ray_storage(run: Run) -> str:
 
 def _reason(error: Exception) -> str:
     failures = getattr(error, "worker_failures", {}) or {}
+    told = []
     for rank, failure in sorted(failures.items()):
         lines = [line for line in str(failure).splitlines() if line.strip()]
-        return f"worker {rank}: {lines[-1].strip() if lines else type(failure).__name__}"
-    return str(error).strip().splitlines()[0]
+        told.append(f"worker {rank}: {lines[-1].strip() if lines else type(failure).__name__}")
+    # Where one dies the others fail as well, for it does not answer them: that is not the cause.
+    told.sort(key=lambda line: bool(_BEREAVED.search(line)))
+    return told[0] if told else str(error).strip().splitlines()[0]
+
+
+_BEREAVED = re.compile(r"by peer|DistBackendError|NCCL|[Gg]loo|Connection (reset|refused|closed)")
 
 
 def _logs() -> str:

@@ -33,6 +33,8 @@ from training.rasterize import DRAWN, rasterize
 from training.sampler import FRAMES, EpisodeSampler, shuffled
 
 POINTS = 68
+RANDOM: int | None = getattr(mmap, "MADV_RANDOM", None)
+"""What tells the kernel not to read what lies around: by default it reads up to megabytes."""
 MAPS = 256
 """Tars held open by a process: a mapping keeps a file descriptor, and 1,024 is a common limit."""
 
@@ -199,7 +201,11 @@ class Episodes(Dataset):
     def jpeg(self, frame: int) -> bytes:
         """A frame as it is stored."""
         start, size = int(self.index.offsets[frame]), int(self.index.sizes[frame])
-        return self._map(int(self.index.shard_of[self.index.clip_of(frame)]))[start : start + size]
+        tar = self._map(int(self.index.shard_of[self.index.clip_of(frame)]))
+        if RANDOM is not None:  # one request to the disk instead of one a page
+            ahead = start % mmap.PAGESIZE
+            tar.madvise(mmap.MADV_WILLNEED, start - ahead, size + ahead)
+        return tar[start : start + size]
 
     def points(self, frame: int) -> Points:
         """A frame's landmarks (68, 2), in pixels of the stored picture."""
@@ -227,6 +233,8 @@ class Episodes(Dataset):
             with self._paths[shard].open("rb") as file:
                 tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._check_length(shard, len(tar))
+            if RANDOM is not None:
+                tar.madvise(RANDOM)
             self._maps[shard] = tar
             if len(self._maps) > MAPS:
                 self._maps.popitem(last=False)  # closes when nothing looks into it any more

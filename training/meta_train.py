@@ -27,7 +27,7 @@ from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from training import setting as settings
 from training.index import ShardIndex
-from training.run import SPLIT, Run, plan
+from training.run import LOCK, SPLIT, Run, plan
 from training.trained import default_model
 
 
@@ -66,6 +66,11 @@ def _train(run: Run, params: Params, others: Sequence[str]) -> None:
         board.close()
     if board.stopped:
         raise (UserError if board.stopped.mistake else StopStage)(board.stopped.why)
+    if board.started is None or board.step != board.started.total:
+        raise StopStage(
+            f"training ended at step {board.step}, before its last one, and said no word why; the "
+            "same command goes on from the newest checkpoint"
+        )
     target = default_model(params)
     with storage.atomic(target) as path, storage.open_read(run.model) as body:
         path.write_bytes(body.read())
@@ -84,7 +89,7 @@ def _alone(run: Run) -> Iterator[None]:
     if not storage.is_local(run.folder):
         yield
         return
-    place = storage.local_path(run.folder) / "driver.lock"
+    place = storage.local_path(run.folder) / LOCK
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("a+") as lock:
         try:

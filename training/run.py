@@ -35,6 +35,8 @@ DECIDING += ("jpeg", "perceptual", "rasterize", "sampler", "setting", "stream", 
 """Modules that decide what is learned from a setting and a dataset."""
 
 SPLIT = "train"
+LOCK = "driver.lock"
+"""In a local run's folder: names the process that trains it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ def shard_cache(params: Params) -> str:
 
 def plan(params: Params, setting: Setting, index_sha256: str) -> Run:
     """The run that params ask for, with their setting pinned, on the dataset of that digest."""
+    # `accumulate` changes no gradient but for rounding: who lacks memory raises it and goes on.
     deciding = setting.model_dump(mode="json", exclude={"epochs", "about", "adapt"})
+    del deciding["meta"]["accumulate"]
     code = source_digest(Path(__file__).with_name(f"{name}.py") for name in DECIDING)
     digest = storage.digest(code, index_sha256, json.dumps(deciding, sort_keys=True))
     name = f"{params.name}-{params.setting}-{digest[:12]}"

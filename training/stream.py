@@ -14,10 +14,11 @@ from __future__ import annotations
 import errno
 import os
 import random
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from itertools import count, groupby
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from training.meta import EpisodeBatch
 from training.sampler import SHARDS, shuffled
 
 Sample = dict[str, Any]
+
+PAUSES = (1.0, 5.0, 25.0)
+"""Seconds before another try where a store did not answer."""
 
 
 class EpisodeStream(IterableDataset):
@@ -175,15 +179,32 @@ class EpisodeStream(IterableDataset):
 def _members(tars: Iterable[Sample]) -> Iterator[Sample]:
     """Every member of each tar, as webdataset reads them; what goes wrong with a tar names it."""
     for url in (tar["url"] for tar in tars):
-        try:
-            with _opened(url) as stream:
-                tar = [{"url": url, "stream": stream}]
-                yield from tar_file_expander(tar, eof_value=None)
-        except UserError as error:  # no client for such a URL: says which
-            raise ValueError(str(error)) from None
-        except Exception as error:  # every object store's client has errors of its own
-            raise ValueError(f"{url} cannot be read to its end: {_reason(error)}") from error
+        given, pauses = 0, iter(PAUSES)
+        while True:
+            try:
+                with _opened(url) as stream:
+                    members = tar_file_expander([{"url": url, "stream": stream}], eof_value=None)
+                    for member in islice(members, given, None):
+                        yield member
+                        given += 1
+            except UserError as error:  # no client for such a URL: says which
+                raise ValueError(str(error)) from None
+            except Exception as error:  # every object store's client has errors of its own
+                pause = next(pauses, None) if _may_pass(url, error) else None
+                if pause is None:
+                    why = _reason(error)
+                    raise ValueError(f"{url} cannot be read to its end: {why}") from error
+                time.sleep(pause)
+            else:
+                break
         yield {}  # webdataset's mark of a tar's end, once its command has ended well too
+
+
+def _may_pass(url: str, error: Exception) -> bool:
+    """A store that is busy, a connection that broke: no run of many machines should end by it."""
+    if storage.is_local(url) or url.startswith("pipe:"):  # a command sees to its own tries
+        return False
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
 
 
 def _opened(url: str) -> AbstractContextManager[Any]:

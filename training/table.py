@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from training.networks import ROW_DEVIATION
 
+PART = 1 << 24
+"""Numbers that the sum of gradients holds at once: 64 MiB."""
+
 
 class VideoTable(nn.Module):
     """W (videos, N) and its lazily updated Adam moments. V videos, B samples, N entries."""
@@ -43,8 +46,7 @@ class VideoTable(nn.Module):
         values, and the result does not depend on the order of writing.
         """
         with torch.no_grad():
-            same_bb1 = (rows_b[:, None] == rows_b[None]).to(grad_bn.dtype)[:, :, None]
-            grad_bn = (same_bb1 * grad_bn).sum(1)  # no matrix product: TF32 would round it
+            grad_bn = self._summed(rows_b, grad_bn)
             beta1, beta2 = self.betas
             steps_b = self.steps_v[rows_b] + 1
             first_bn = self.first_vn[rows_b].lerp(grad_bn, 1 - beta1)
@@ -57,3 +59,17 @@ class VideoTable(nn.Module):
             self.first_vn[rows_b] = first_bn
             self.second_vn[rows_b] = second_bn
             self.steps_v[rows_b] = steps_b
+
+    def _summed(self, rows_b: Tensor, grad_bn: Tensor) -> Tensor:
+        """For each sample the sum of its row's gradients, (B, N).
+
+        The same on all workers: no matrix product, which TF32 would round, and no adding in
+        whatever order threads come. In parts, or it would take B x B x N of memory.
+        """
+        part = max(1, PART // grad_bn.numel())
+        return torch.cat(
+            [
+                ((some[:, None] == rows_b[None]).to(grad_bn.dtype)[:, :, None] * grad_bn).sum(1)
+                for some in rows_b.split(part)
+            ]
+        )

@@ -2,15 +2,18 @@
 
 The format is safetensors (github.com/huggingface/safetensors): a JSON header and raw numbers, so
 that reading a stranger's file runs no code. The header's metadata holds, under one key, the file's
-kind, a sha256 over the numbers and the facts as JSON: a truncated or altered file is never taken
-for a whole one. One key, because the library writes several in an order drawn anew each time, and
-the same content shall be the same bytes.
+kind, a sha256 over the numbers, the facts as JSON and a sha256 over these: a truncated or altered
+file is never taken for a whole one. One key, because the library writes several in an order drawn
+anew each time, and the same content shall be the same bytes.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,19 +40,27 @@ def write(path: Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[s
     facts: plain values that JSON keeps. Raises OSError where the disk does not take it.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    said = {"format": FORMAT, "kind": kind, "sha256": _digest(plain), "facts": dict(facts)}
+    said = {
+        "format": FORMAT,
+        "kind": kind,
+        "sha256": _digest(plain),
+        "facts": dict(facts),
+        "facts_sha256": _digest_of_facts(facts),
+    }
     metadata = {KEY: json.dumps(said)}
     try:
         path.touch()
         mode = path.stat().st_mode  # this user's files have it; save_file's are stricter
         save_file(plain, path, metadata)
         path.chmod(mode)
-    except SafetensorError as error:
-        raise OSError(f"{path.name} cannot be written: {error}") from error
+    except SafetensorError as error:  # which tells the system's error in its words alone
+        number = re.search(r"os error (\d+)", str(error))
+        reason = os.strerror(int(number[1])) if number else f"cannot be written: {error}"
+        raise OSError(int(number[1]) if number else errno.EIO, reason, path.name) from error
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU, and facts. Raises DamagedFile."""
+    """Tensors on the CPU, and facts. Raises DamagedFile, OSError where it cannot be read now."""
     try:
         with safe_open(path, framework="pt") as file:
             said = _checked(path, file.metadata(), kind)
@@ -62,7 +73,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_facts(path: Path, kinds: Iterable[str]) -> tuple[str, dict[str, Any]]:
-    """The kind and the facts alone, without reading the numbers. Raises DamagedFile."""
+    """The kind and the facts alone, without reading the numbers. Raises as `read`."""
     try:
         with safe_open(path, framework="pt") as file:
             said = _checked(path, file.metadata(), *kinds)
@@ -76,6 +87,8 @@ def _unreadable(path: Path, error: Exception) -> UserError:
         return UserError(f"{path}: no such file")
     if path.is_dir():
         return UserError(f"{path} is a folder; name a file in it")
+    if isinstance(error, OSError):  # the disk's trouble, and of today: the file may well be whole
+        raise error
     reason = str(error).splitlines()[0]
     return DamagedFile(f"{path}: damaged, cut short or no file of ours ({reason}); get it anew")
 
@@ -90,6 +103,8 @@ def _checked(path: Path, metadata: dict[str, str] | None, *kinds: str) -> dict[s
         raise DamagedFile(f"{path}: not written by Likeness, or by another version of it")
     if not isinstance(said.get("facts"), dict) or not {"kind", "sha256"} <= said.keys():
         raise DamagedFile(f"{path}: it tells too little about itself; get it anew")
+    if said.get("facts_sha256") not in (None, _digest_of_facts(said["facts"])):  # None: of old
+        raise DamagedFile(f"{path}: its facts are not the ones that were written; get it anew")
     if said["kind"] not in kinds:
         raise UserError(f"{path} is a {said['kind']}, not a {' or a '.join(kinds)}")
     return said
@@ -103,6 +118,12 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         hasher.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return hasher.hexdigest()
+
+
+def _digest_of_facts(facts: Mapping[str, Any]) -> str:
+    """sha256 over the facts as they are once JSON has kept them."""
+    kept = json.loads(json.dumps(facts))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def flatten(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:

@@ -48,6 +48,8 @@ class Worker:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reducer: Reducer = field(default_factory=Reducer)
     report: Report = lambda event: None
+    check: Callable[[], None] = lambda: None
+    """Raises UserError where this machine is not fit for the run."""
 
     def train(self) -> None:
         """Go on from the newest whole checkpoint to the last step and leave the model."""
@@ -70,6 +72,7 @@ class Worker:
         prepared: _Prepared | None = None
         trouble, mistake = None, False
         try:
+            self.check()
             prepared = self._prepare()
         except (UserError, ValueError) as error:
             trouble, mistake = str(error), True
@@ -131,6 +134,9 @@ class Worker:
                 f"meta_train: {source.dropped} of {source.dropped + source.videos} videos store "
                 f"fewer than k + 1 = {run.setting.k + 1} frames and are left out"
             )
+        if self.rank == 0:  # of a worker that was killed while it saved
+            storage.sweep_orphans(checkpoints.folder)
+        storage.sweep_scratch(run.cache)
         with storage.scratch_folder(run.cache) as scratch:
             loaded = checkpoints.newest(scratch, notes.append)
         if loaded:
@@ -179,8 +185,8 @@ class Worker:
             trouble = f"{error}: the run has diverged; lower the learning rates of the setting"
         except torch.OutOfMemoryError as error:
             trouble = (
-                f"{str(error).splitlines()[0]} Raise meta.accumulate of the setting, which changes "
-                "no gradient, or lower its batch"
+                f"{str(error).splitlines()[0]} Raise meta.accumulate of the setting, and the same "
+                "command goes on; another batch would begin anew"
             )
             if self.world > 1:  # the others wait for its gradients, not for its word
                 raise StopStage(trouble) from None
@@ -220,7 +226,7 @@ class Worker:
             try:
                 save()
             except OSError as error:
-                if error.errno not in FATAL_ERRNOS and "o space" not in str(error):
+                if error.errno not in FATAL_ERRNOS:
                     raise
                 trouble = (
                     f"{what} could be saved ({error.strerror or error}); the checkpoints before "

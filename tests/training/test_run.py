@@ -24,6 +24,7 @@ def test_whatever_decides_the_result_makes_another_run(shards: Shards) -> None:
     adapt = {"iterations": 7}
     assert run_of(shards, about="called otherwise", adapt=adapt).name == run_of(shards).name
     assert run_of(shards, adapt=adapt).facts == run_of(shards).facts
+    assert run_of(shards, meta={"accumulate": 2}).name == run_of(shards, meta={}).name
 
 
 def test_other_code_makes_another_run(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:

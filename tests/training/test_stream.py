@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_episodes import same
@@ -16,6 +19,8 @@ from tiny_shards import MakeShards, Shards
 
 from pipelines import storage
 from pipelines.shard import TarWriter
+from training import stream as stream_module
+from training.episodes import Episode
 from training.stream import EpisodeStream, stream_loader
 
 
@@ -228,6 +233,54 @@ def test_a_tar_that_an_object_store_lacks_is_one_line(
     with pytest.raises(ValueError) as caught:
         list(EpisodeStream(shards.index, url, "train", 4, 32, epochs=1))
     assert str(caught.value) == f"{tar} cannot be read to its end: {words}"
+
+
+class Unsteady(io.BytesIO):
+    """A connection that breaks once, after some bytes."""
+
+    left = 7000
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if Unsteady.left <= 0 < self.tell():
+            Unsteady.left = 1 << 60
+            raise ConnectionResetError("reset")
+        Unsteady.left -= size or 0
+        return super().read(size)
+
+
+def test_a_connection_that_breaks_is_made_anew(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(url: str) -> Unsteady:
+        return Unsteady((shards.folder / "train" / url.rsplit("/", 1)[-1]).read_bytes())
+
+    def read() -> list[Episode]:
+        return list(EpisodeStream(shards.index, "s3://x", "train", 4, 32, epochs=1))
+
+    monkeypatch.setattr(stream_module, "_opened", opened)
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    Unsteady.left = 1 << 60
+    undisturbed = read()
+    Unsteady.left = 7000
+    disturbed = read()
+    assert waited == [stream_module.PAUSES[0]] and len(disturbed) == len(undisturbed) == 5
+    for one, other in zip(disturbed, undisturbed, strict=True):
+        np.testing.assert_array_equal(one.target, other.target)
+
+
+def test_a_store_that_stays_away_is_one_line(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(url: str) -> Unsteady:
+        raise OSError(errno.EBUSY, "SlowDown")
+
+    monkeypatch.setattr(stream_module, "_opened", busy)
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    with pytest.raises(ValueError, match="cannot be read to its end: SlowDown"):
+        next(iter(EpisodeStream(shards.index, "s3://x", "train", 4, 32)))
+    assert waited == [*stream_module.PAUSES]
 
 
 def test_a_store_without_a_client_is_named(shards: Shards) -> None:

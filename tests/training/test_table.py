@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from training import table as table_module
 from training.table import VideoTable
 
 
@@ -43,6 +45,17 @@ def test_a_video_that_comes_twice_steps_once_with_the_sum() -> None:
     once.update(torch.tensor([2, 0]), torch.stack((grads[0] + grads[2], grads[1])))
     torch.testing.assert_close(twice.weight_vn, once.weight_vn)
     assert twice.steps_v[2] == 1
+
+
+def test_in_parts_it_sums_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, grads = torch.randint(0, 6, (40,)), torch.randn(40, 4)
+    whole, parts = table(), table()
+    parts.load_state_dict(whole.state_dict())
+    whole.update(rows, grads)
+    monkeypatch.setattr(table_module, "PART", 3 * grads.numel())
+    parts.update(rows, grads)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(parts.state_dict()[name], value), name
 
 
 def test_reading_gives_a_copy() -> None:

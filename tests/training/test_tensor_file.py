@@ -93,6 +93,18 @@ def test_a_flipped_bit_is_seen(file: Path) -> None:
         tensor_file.read(file, "model")
 
 
+def test_a_flipped_bit_of_the_facts_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "it.safetensors"
+    tensor_file.write(path, "model", {"a": torch.ones(2)}, {"rates": {1: 5e-05}, "step": 3})
+    kept = {"rates": {"1": 5e-05}, "step": 3}  # as JSON keeps keys
+    assert tensor_file.read(path, "model")[1] == kept
+    path.write_bytes(path.read_bytes().replace(b"5e-05", b"9e-05"))
+    with pytest.raises(tensor_file.DamagedFile, match="facts are not the ones"):
+        tensor_file.read(path, "model")
+    with pytest.raises(tensor_file.DamagedFile, match="facts are not the ones"):
+        tensor_file.read_facts(path, ["model"])
+
+
 def test_what_is_not_ours_is_told(file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a model, not a person"):
         tensor_file.read(file, "person")

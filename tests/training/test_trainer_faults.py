@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from tiny_shards import MakeShards, Shards
 
 from pipelines.errors import StopStage, UserError
 from pipelines.schemas import INDEX
-from training import trained
+from training import tensor_file, trained
 from training.events import Started, Stopped
 from training.meta import MetaLearner, Reducer
 from training.meta_train import prepare
@@ -36,15 +38,62 @@ def test_a_damaged_newest_checkpoint_is_passed_over(shards: Shards) -> None:
     assert losses(events) == {10: expected[10]}
 
 
-def test_when_all_checkpoints_are_damaged_it_says_that_it_begins_anew(shards: Shards) -> None:
+def test_when_all_checkpoints_are_damaged_it_stops(shards: Shards) -> None:
     run = run_of(shards)
     trained_events(run)
     for checkpoint in Path(run.folder, "checkpoints").iterdir():
         checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    [stopped] = trained_events(run)
+    assert isinstance(stopped, Stopped) and stopped.mistake
+    assert f"checkpoint there is damaged, the newest of step {STEPS}" in stopped.why
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(shards)
+    trained_events(run)
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(tensor_file, "safe_open", stale)
+    [stopped] = trained_events(run)
+    assert isinstance(stopped, Stopped) and "Stale file handle" in stopped.why
+    monkeypatch.undo()
     started = trained_events(run)[0]
-    assert isinstance(started, Started) and started.step == 0
-    first, second = started.notes
-    assert "the checkpoint before it is taken" in first and "training begins anew" in second
+    assert isinstance(started, Started) and started.step == STEPS
+
+
+def test_a_full_quota_ends_the_run_as_a_full_disk_does(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise tensor_file.SafetensorError("I/O error: Disk quota exceeded (os error 122)")
+
+    monkeypatch.setattr(tensor_file, "save_file", full)
+    stopped = trained_events(run_of(shards))[-1]
+    assert isinstance(stopped, Stopped) and not stopped.mistake
+    assert "no checkpoint could be saved (Disk quota exceeded)" in stopped.why
+
+
+def test_what_a_killed_worker_left_half_written_goes(shards: Shards) -> None:
+    run = run_of(shards)
+    folder = Path(run.folder, "checkpoints")
+    folder.mkdir(parents=True)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = folder / f".tmp-{socket.gethostname()}-{gone.pid}-0123abcd.safetensors"
+    left.touch()
+    trained_events(run)
+    assert not left.exists()
+
+
+def test_where_the_machine_is_not_fit_nothing_begins(shards: Shards) -> None:
+    def check() -> None:
+        raise UserError("another folder")
+
+    assert trained_events(run_of(shards), check=check) == [Stopped("another folder", True)]
 
 
 @pytest.mark.parametrize("changes", [{}, {"loader": "stream"}], ids=["mmap", "stream"])
