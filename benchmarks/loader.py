@@ -6,10 +6,11 @@ All read the same tars, in one process, warm in the page cache. They take turns 
 each going on where it was: so what else the machine does is shared by all, and what a picture
 costs, too, once the rounds are enough for every frame. The table has the frames of all turns by
 their CPU time, and the share of bare decoding by the same decoder (episodes: by the one that
-they use). *Raw* is compressed bytes handed over; *decoded*
-are pictures (and landmarks as numbers); *episodes* are what training gets: K + 1 pictures and
-landmark pictures as arrays. Without arguments: what `make demo` built. litdata, where it is
-installed, reads a copy of the same frames and landmarks in its own format and shuffled order.
+they use). *Raw* is compressed bytes handed over; *decoded* are pictures (and landmarks as
+numbers); *episodes* are what training gets: K + 1 pictures and landmark pictures as arrays. *Cold*
+is what reading a frame costs that the page cache does not hold; while another process has the tars
+mapped they stay there. Without arguments: what `make demo` built. litdata, where it is installed,
+reads a copy of the same frames and landmarks in its own format and shuffled order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import sys
 import tempfile
 import time
@@ -33,10 +35,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from training import episodes as episodes_module
 from training.episodes import Episodes, parse_points
 from training.stream import EpisodeStream
 
 BARE = ": nothing but decoding"
+COLD = 300
+"""Frames: few enough that hardly two lie in what the kernel reads around one."""
 Work = Callable[[], Iterator[int]]
 """Endless work that yields how many frames it has just finished."""
 
@@ -154,6 +159,34 @@ def by_litdata(dataset: Any, decode: Callable[[bytes], Any] | None) -> Work:
     return work
 
 
+def cold(make: Callable[[], Episodes], folder: Path, advised: bool) -> tuple[float, float]:
+    """Wall us and KiB of disk a frame, of up to `COLD` frames that no page cache holds.
+
+    advised: as `Episodes` reads; else without its advice to the kernel.
+    """
+    episodes = make()
+    for name in episodes.index.shards:
+        with (folder / f"{name}.tar").open("rb") as tar:
+            os.posix_fadvise(tar.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    order = np.random.default_rng(0).permutation(len(episodes.index.numbers))[:COLD].tolist()
+    before, advice = disk_bytes(), episodes_module.RANDOM
+    episodes_module.RANDOM = advice if advised else None
+    begin = time.perf_counter()
+    try:
+        for frame in order:
+            episodes.jpeg(frame)
+    finally:
+        episodes_module.RANDOM = advice
+    spent = time.perf_counter() - begin
+    return 1e6 * spent / len(order), (disk_bytes() - before) / 1024 / len(order)
+
+
+def disk_bytes() -> int:
+    """That this process has had read from disks (Linux)."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
+
+
 def turn(running: Iterator[int], seconds: float) -> tuple[int, float]:
     """Frames and the CPU seconds that they took, after a tenth of that to warm up."""
     warm = time.process_time() + seconds / 10
@@ -224,6 +257,15 @@ def main() -> int:
         kind = f"decoded, {list(decoders())[-1]}" if kind == "episodes" else kind
         share = f"{rate / rates[kind + BARE]:.0%}" if kind + BARE in rates else ""
         print(f"| {name} | {rate:,.0f} | {share} |")
+    if episodes_module.RANDOM is not None and sys.platform == "linux":
+
+        def make() -> Episodes:
+            return Episodes(index, shards, args.split, args.frames, few_frames="drop")
+
+        del episodes, running, works  # a page that is mapped stays in the cache
+        for words, advised in (("as `Episodes` reads", True), ("without its advice", False)):
+            spent, kib = cold(make, shards / args.split, advised)
+            print(f"\ncold, {words}: {spent:,.0f} us and {kib:,.0f} KiB of disk a frame")
     return 0
 
 
