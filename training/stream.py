@@ -105,7 +105,8 @@ class EpisodeStream(IterableDataset):
                 _members,
                 group_by_keys,
                 lambda samples: self._drawn(samples, mine, epoch),
-                wds.shuffle(self.buffer, initial=self.buffer, rng=rng),
+                # Not full at first: all processes would wait for their store at once, each epoch.
+                wds.shuffle(self.buffer, initial=max(1, self.buffer // 8), rng=rng),
                 wds.map(lambda drawn: compose(drawn[0], self.size, drawn[1])),
             )
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pipelines import progress
 from pipelines.errors import UserError
 from training.adapt import Source
 from training.faces import Picture
@@ -54,6 +55,8 @@ class Recording:
             if self._paced:
                 time.sleep(max(0.0, started + at - time.perf_counter()))
             yield Shot(picture, at, time.perf_counter())
+        for fault in self._film.faults():
+            progress.complain(f"live: {self._film.path.name} {fault}")
 
 
 class Camera:
