@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,10 +13,21 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from pipelines import storage
 from pipelines.video.exact import ToRgb
 from pipelines.video.probe import OPEN_OPTIONS
 
 Frames = npt.NDArray[np.uint8]
+
+
+class Altered(Exception):
+    """A crop in the work folder that is not what was cut; the message says so in one line."""
+
+
+def check_crop(path: Path, sha256: str) -> None:
+    """Raise Altered where a crop's bytes are others: a decoder would smear and say nothing."""
+    if (found := storage.sha256(path)) != sha256:
+        raise Altered(f"it has sha256 {found[:16]}, not {sha256[:16]} as it was cut")
 
 
 def read_frames(path: Path, numbers: Iterable[int] | None = None) -> Frames:
@@ -24,16 +36,20 @@ def read_frames(path: Path, numbers: Iterable[int] | None = None) -> Frames:
     Raises av.error.FFmpegError where the clip does not decode, ValueError where it is too short.
     """
     wanted = None if numbers is None else set(numbers)
-    frames, to_rgb = [], ToRgb()
+    read, to_rgb = deque[npt.NDArray[np.uint8]](), ToRgb()
     with av.open(str(path.absolute()), options=OPEN_OPTIONS) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         for number, frame in enumerate(container.decode(stream)):
             if wanted is None or number in wanted:
-                frames.append(to_rgb(frame))
-    if wanted is not None and len(frames) != len(wanted):
-        raise ValueError(f"{path.name}: {len(frames)} of {len(wanted)} frames are there")
-    return np.stack(frames)
+                read.append(to_rgb(frame))
+    if not read or (wanted is not None and len(read) != len(wanted)):
+        there = f"{len(read)} of {len(wanted)} frames are" if wanted else "no frame is"
+        raise ValueError(f"{path.name}: {there} there")
+    frames: Frames = np.empty((len(read), *read[0].shape), np.uint8)
+    for at in range(len(frames)):  # one by one: a long clip shall not lie in memory twice
+        frames[at] = read.popleft()
+    return frames
 
 
 def even_numbers(frames: int, count: int) -> list[int]:

@@ -82,8 +82,6 @@ class DownloadWorker:
                 found = probe(path, deep=True)
                 return self._ok(video, found, path, url.removeprefix(work), origin, address)
             storage.remove(url)  # torn by a bad disk since it was published: fetched anew
-        if self._breaker.is_open():
-            return _row(video, Status.DEFERRED, "the bot-check breaker is open", url=address)
         parts = self._parts(item, scratch)
         try:
             body, facts = fetch.fetch(
@@ -91,7 +89,7 @@ class DownloadWorker:
                 video["url"],
                 self._settings,
                 parts,
-                self._bucket.take,
+                self._ask,
                 lambda attempt, after: backoff(self._settings.backoff, attempt, after),
                 _probe,
             )
@@ -109,6 +107,13 @@ class DownloadWorker:
         storage.publish(body.path, storage.join(self._params.paths.work, target))
         shutil.rmtree(parts, ignore_errors=True)
         return row
+
+    def _ask(self) -> None:
+        """Wait until the site may be asked. Raises FetchError once it has asked for a proof."""
+        if not self._breaker.is_open():
+            self._bucket.take()
+        if self._breaker.is_open():  # also since this one waits for its turn
+            raise FetchError(Status.DEFERRED, "the bot-check breaker is open")
 
     def _ready(self, item: Item) -> pa.Table:
         """The row of a video whose crops are on disk already: nothing to fetch."""

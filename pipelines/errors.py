@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -21,6 +22,25 @@ FATAL_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 )
 """The machine's trouble, not the item's: going on would turn every row into a failure."""
+
+
+UNANSWERED = frozenset(
+    {
+        *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV, errno.EREMOTEIO),
+        *(errno.ENOTCONN, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    }
+)
+"""A disk or a network's file system that does not answer: nothing is said of the file by that."""
+
+
+def raise_unanswered(error: BaseException) -> None:
+    """Raise OSError where a library's error is that the disk did not answer: not the file's fault.
+
+    FFmpeg's errors are the system's, and look like those of a damaged file.
+    """
+    if isinstance(error, OSError) and error.errno in UNANSWERED:
+        raise OSError(error.errno, os.strerror(error.errno)) from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

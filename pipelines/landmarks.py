@@ -19,7 +19,7 @@ from av.error import FFmpegError
 
 from pipelines import clips, detectors, engine, quality, storage
 from pipelines.detectors.base import DetectorUnavailable
-from pipelines.errors import StopStage, clean_detail
+from pipelines.errors import StopStage, clean_detail, raise_unanswered
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
@@ -89,13 +89,21 @@ class LandmarkWorker:
         except (FileNotFoundError, ValueError):  # not there yet, or torn: a bad disk heals so
             try:
                 with storage.local_copy(storage.below(work, clip["path"]), scratch) as local:
+                    clips.check_crop(local, clip["sha256"])
                     frames = clips.read_frames(local)
+            except clips.Altered as altered:
+                storage.remove(storage.below(work, clip["path"]))
+                raise StopStage(
+                    f"landmarks: the crop of {clip['key']} was changed by its disk ({altered}); it "
+                    "is deleted: run `dvc repro -f crop`, and look after the disk"
+                ) from None
             except FileNotFoundError:
                 raise StopStage(
                     f"landmarks: the crop of {clip['key']} is gone from the work folder: "
                     "run `dvc repro -f crop`"
                 ) from None
             except FFmpegError as error:
+                raise_unanswered(error)
                 return self._row(clip, Status.INTERNAL_ERROR, clean_detail(error))
             faces = None if boxes is None else np.array(boxes, np.float32)
             found = self._detector(frames, faces)

@@ -162,6 +162,7 @@ def run_items(job: Job, pending: Sequence[Item]) -> None:
         size = job.worker.threads * 4 if job.worker.threads > 1 else 1
         batches = [list(pending[i : i + size]) for i in range(0, len(pending), size)]
         process = beam.ParDo(ProcessItems(job.stage, job.worker, work, reports))
+        started: list[Any] = []
         try:
             pipeline = beam.Pipeline(options=_options(job.params))
             _ = (
@@ -171,8 +172,12 @@ def run_items(job: Job, pending: Sequence[Item]) -> None:
                 | job.stage.capitalize() >> process
             )
             with _on_loopback(), _in_any_folder():
-                attend(lambda: pipeline.run().wait_until_finish())
+                attend(lambda: _finished(pipeline, started))
         except (WorkerLost, KeyboardInterrupt) as lost:
+            if not local:  # or it would go on beside the next run
+                for result in started:
+                    with contextlib.suppress(Exception):  # not every runner can
+                        result.cancel()
             why = f"{job.stage}: {lost}; finished items are kept, run the stage again"
             progress.Reporter(reports).stop(why)
             if isinstance(lost, KeyboardInterrupt):
@@ -180,6 +185,11 @@ def run_items(job: Job, pending: Sequence[Item]) -> None:
             raise StopStage(why) from None
         except Exception as error:
             raise StopStage(progress.stop_reason(reports) or _beam_words(job, error)) from error
+
+
+def _finished(pipeline: beam.Pipeline, started: list[Any]) -> None:
+    started.append(pipeline.run())
+    started[0].wait_until_finish()
 
 
 def _beam_words(job: Job, error: Exception) -> str:

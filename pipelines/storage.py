@@ -122,10 +122,21 @@ def names(url: str) -> list[str]:
     return sorted(Path(e["name"]).name for e in listing if e["type"] == "file")
 
 
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` that raises OSError for what cannot be listed; it would pass it over in silence."""
+
+    def failed(error: OSError) -> None:
+        # It went meanwhile, was never there, or is a file: there is nothing in it.
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    return os.walk(folder, onerror=failed)
+
+
 def names_below(url: str) -> Iterator[str]:
     """Names of the files in a folder and in all folders below it, in no order."""
     if is_local(url):
-        for _, _, files in os.walk(local_path(url)):
+        for _, _, files in walk(local_path(url)):
             yield from files
         return
     with _remote(url) as (fs, path):
@@ -266,9 +277,12 @@ def sweep_scratch(work: str) -> None:
     parent = _scratch_space(work)
     if not parent.is_dir():
         return
-    for folder in parent.iterdir():
-        if _is_orphan(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    for left in parent.iterdir():
+        if _is_orphan(left):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:  # beside what was to be published to a store
+                left.unlink(missing_ok=True)
 
 
 def sweep_orphans(folder: str) -> None:

@@ -31,8 +31,9 @@ from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, load
 from pipelines.schemas import IDENTITY, INDEX, LARGEST_CROP
-from pipelines.shard import SPLITS, checksum, tar_url
+from pipelines.shard import checksum, tar_url
 from pipelines.statuses import Status
+from pipelines.work_folder import files_below
 
 Row = dict[str, Any]
 _UNREADABLE = (ValueError, TypeError, KeyError, EOFError, RecursionError, TokenError)
@@ -78,19 +79,23 @@ def _rows(params: Params, stage: str) -> int:
     return len(ManifestReader(params.paths.manifest(stage), ["source"]))
 
 
-def _keys(params: Params, stage: str, only_ok: bool) -> Iterator[tuple[str, str]]:
-    columns = ["source", "key"] + (["status"] if only_ok else [])
+def _keys(params: Params, stage: str, only_ok: bool, *facts: str) -> Iterator[tuple[Any, ...]]:
+    """Source and key of each row, and what else of it the next stage repeats."""
+    columns = ["source", "key", *facts] + (["status"] if only_ok else [])
     for batch in ManifestReader(params.paths.manifest(stage), columns).batches():
         for row in batch.to_pylist():
             if not only_ok or row["status"] == Status.OK:
-                yield row["source"], row["key"]
+                yield row["source"], row["key"], *(row[name] for name in facts)
 
 
 def _verify_counts(params: Params) -> int:
     """Each stage has exactly one row per ok row of the stage before, in the same order."""
     rows = 0
-    for before, after in (("catalog", "crop"), ("crop", "landmarks")):
-        expected, found = _keys(params, before, True), _keys(params, after, False)
+    for before, said, after, repeated in (
+        ("catalog", (), "crop", ()),
+        ("crop", ("sha256", "frames"), "landmarks", ("crop_sha256", "frames")),
+    ):
+        expected, found = _keys(params, before, True, *said), _keys(params, after, False, *repeated)
         while True:
             want, got = next(expected, None), next(found, None)
             if want != got:
@@ -98,8 +103,8 @@ def _verify_counts(params: Params) -> int:
             if want is None:
                 break
             rows += 1
-    passed = sorted(_keys(params, "landmarks", True))
-    indexed = sorted(_keys(params, "shard", False))
+    passed = sorted(_keys(params, "landmarks", True, "frames"))
+    indexed = sorted(_keys(params, "shard", False, "frames"))
     if passed != indexed:
         odd = sorted(set(passed).symmetric_difference(indexed))[:3]
         raise Lie(f"landmarks -> index: {len(passed)} ok, {len(indexed)} indexed; first: {odd}")
@@ -147,7 +152,7 @@ def _verify_tar(params: Params, name: str, clips: list[Row], full: bool) -> None
     if len(data) != clips[0]["shard_bytes"]:
         raise Lie(f"{url}: {len(data)} bytes, the index says {clips[0]['shard_bytes']}")
     if storage.digest_bytes(data) != clips[0]["shard_sha256"]:
-        raise Lie(f"{url}: its sha256 is not the recorded one")
+        raise Lie(f"{url}: its sha256 is not the recorded one; delete it and run the shard stage")
     sidecar = f"{url}.sha256"
     if not storage.exists(sidecar) or storage.read_bytes(sidecar) != checksum(clips[0]):
         raise Lie(f"{sidecar}: is not the checksum of its tar")
@@ -215,11 +220,11 @@ def _verify_clip(url: str, clip: Row, tar: bytes) -> None:
 
 
 def _verify_no_strays(params: Params, known: set[str]) -> None:
-    for split in ("", *SPLITS):
-        folder = storage.join(params.paths.data, "shards", split)
-        for name in storage.names(folder):
-            if name.removesuffix(".sha256").removesuffix(".tar") not in known:
-                raise Lie(f"{storage.join(folder, name)}: no index row speaks of it")
+    inside = {tar_url(params, name).rpartition("/shards/")[2] for name in known}
+    inside |= {f"{name}.sha256" for name in inside}
+    for url in files_below(storage.join(params.paths.data, "shards")):
+        if url.rpartition("/shards/")[2] not in inside:
+            raise Lie(f"{url}: no index row speaks of it")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

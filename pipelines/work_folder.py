@@ -17,7 +17,7 @@ RECORDS = {"download": "videos", "crop": "crops", "landmarks": "landmarks", "sha
 def files_below(url: str) -> Iterator[str]:
     """URLs of all files in a folder and below; none where it is missing."""
     if storage.is_local(url):
-        for top, _, names in os.walk(storage.local_path(url)):
+        for top, _, names in storage.walk(storage.local_path(url)):
             yield from (os.path.join(top, name) for name in names)  # noqa: PTH118 - a million
         return
     fs, path = fsspec.url_to_fs(url)

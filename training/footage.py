@@ -20,7 +20,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from pipelines import progress
-from pipelines.errors import UserError
+from pipelines.errors import UserError, raise_unanswered
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
 from pipelines.video.exact import ToRgb
@@ -177,11 +177,13 @@ class Film:
         while True:
             try:
                 packet = next(packets)
-            except (StopIteration, FFmpegError):  # the end, or a container cut short
+            except (StopIteration, FFmpegError) as error:  # the end, or a container cut short
+                raise_unanswered(error)
                 return
             try:
                 yield from decode(packet)
-            except FFmpegError:
+            except FFmpegError as error:
+                raise_unanswered(error)
                 self._damaged += 1
 
     def crops(self, crop: geometry.Crop, side: int) -> Iterator[Picture]:

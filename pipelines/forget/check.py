@@ -7,7 +7,6 @@ the history names them) and virtual environments.
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -149,7 +148,7 @@ def _files(places: Sequence[Area], left_out: Sequence[Path]) -> Iterator[tuple[A
         closed = {*done, *left_out}
         if root.is_file():
             yield area, str(root)
-        for top, folders, names in os.walk(root):
+        for top, folders, names in storage.walk(root):
             here = Path(top)
             folders[:] = [
                 name

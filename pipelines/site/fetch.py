@@ -10,6 +10,7 @@ import base64
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import time
 import urllib.error
@@ -25,7 +26,7 @@ from pipelines.errors import FATAL_ERRNOS, StopStage, UserError, clean_detail
 from pipelines.params.dataset import Download
 from pipelines.params.places import mirror_folder
 from pipelines.site.fetch_errors import TOO_LARGE, TOO_LONG, FetchError, from_yt_dlp
-from pipelines.statuses import Status
+from pipelines.statuses import TRANSIENT, Status
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,15 @@ def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
     folder is not there: every video would be asked of the site.
     """
     assert settings.mirror is not None
-    if storage.is_local(settings.mirror) and not (root := mirror_folder(settings.mirror)).is_dir():
-        raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
+    if storage.is_local(settings.mirror):
+        root = mirror_folder(settings.mirror)
+        if not root.is_dir():
+            raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
+        if next(root.iterdir(), None) is None:
+            raise StopStage(
+                f"download.mirror: {root} is empty; mount it, or leave the key out where there is "
+                "no mirror"
+            )
     for url in mirror_urls(settings.mirror, video, settings.extensions):
         if url.startswith(("http://", "https://")):
             if _answers(url, settings.timeout):
@@ -190,6 +198,9 @@ def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
             data = Path(settings.cookies).read_bytes()
         except FileNotFoundError:
             raise UserError(f"download.cookies: {settings.cookies}: no such file") from None
+        except IsADirectoryError:
+            raise UserError(f"download.cookies: {settings.cookies} is a folder") from None
+        _check_cookies(data, settings.cookies)
         # Nobody else may read it, whatever this machine's files are like by default.
         with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
@@ -206,6 +217,27 @@ def ydl_options(settings: Download, folder: Path) -> dict[str, Any]:
     if ffmpeg := _ffmpeg():
         options["ffmpeg_location"] = ffmpeg
     return options | settings.yt_dlp
+
+
+def _check_cookies(data: bytes, name: str) -> None:
+    """Raise UserError for what yt-dlp would pass over: it prints such lines, which are secrets."""
+    remedy = "export it anew from the browser, in Netscape's format"
+    found = False
+    lines = data.decode("utf-8", "replace").splitlines()
+    if not re.match("#( Netscape)? HTTP Cookie File", next(iter(lines), "")):
+        raise UserError(f"download.cookies: {name} is no Netscape cookie file; {remedy}")
+    for number, line in enumerate(lines, start=1):
+        fields = line.removeprefix("#HttpOnly_").split("\t")
+        if not line.strip() or fields[0].startswith("#"):
+            continue
+        if len(fields) != 7 or not re.fullmatch(r"(\d+(\.\d+)?)?", fields[4]):
+            raise UserError(
+                f"download.cookies: {name}:{number} is no cookie, with seven fields between tabs; "
+                + remedy
+            )
+        found = True
+    if not found:
+        raise UserError(f"download.cookies: {name} holds no cookie; {remedy}")
 
 
 def _ffmpeg() -> str | None:
@@ -261,9 +293,10 @@ def fetch(
 
     folder: where unfinished parts stay between runs. take_token: called before every request
     to a site. wait(attempt, retry_after): seconds before the next try. Raises FetchError with
-    the status of the last try; the mirror's own failure is added to its detail.
+    the status of the last try; the mirror's own failure is added to its detail, and is the status
+    where it may pass and the site's may not: the mirror may hold what the site has lost.
     """
-    from_here = ""
+    from_here, may_pass = "", False
     deadline = time.monotonic() + settings.max_seconds
     if settings.mirror:
         try:
@@ -271,12 +304,12 @@ def fetch(
             if body is not None:
                 return body, probe(body.path)
         except FetchError as error:
-            from_here = f"; mirror: {error}"
+            from_here, may_pass = f"; mirror: {error}", error.status in TRANSIENT
             _clear(folder)
         except OSError as error:  # a folder or an object store that does not answer
             if error.errno in FATAL_ERRNOS:
                 raise
-            from_here = f"; mirror: {Status.NETWORK}: {clean_detail(error)}"
+            from_here, may_pass = f"; mirror: {Status.NETWORK}: {clean_detail(error)}", True
     for attempt in range(settings.retries + 1):
         take_token()
         arrived = False
@@ -289,6 +322,9 @@ def fetch(
             if not broken_off:
                 _clear(folder)
             if not broken_off or attempt == settings.retries or time.monotonic() > deadline:
+                if may_pass and error.status not in TRANSIENT:
+                    words = f"{from_here.removeprefix('; ')}; {error.status}: {error.detail}"
+                    raise FetchError(Status.NETWORK, words) from error
                 raise FetchError(error.status, error.detail + from_here) from error
             time.sleep(wait(attempt, error.retry_after))
     raise AssertionError("unreachable")

@@ -19,6 +19,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipelines.errors import raise_unanswered
 from pipelines.statuses import Status
 from pipelines.video.grid import GRID, container_start, slot_at
 from pipelines.video.keyframes import find_keyframe
@@ -164,6 +165,7 @@ class FrameReader:
         try:
             return next(self._packets, None)
         except FFmpegError as error:
+            raise_unanswered(error)
             self.damage = reason(error)
             return None
 
@@ -173,6 +175,7 @@ class FrameReader:
         except av.error.EOFError:
             return
         except FFmpegError as error:
+            raise_unanswered(error)
             self.damage = reason(error)
             return
         for frame in frames:
@@ -207,8 +210,8 @@ class FrameReader:
                     return packet
                 if packet.dts is None or packet.dts > entry.pts:
                     break
-        except FFmpegError:
-            pass
+        except FFmpegError as error:
+            raise_unanswered(error)
         self._start_over()  # this container did not get where the other got
         return self._next_packet()
 

@@ -19,6 +19,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from pipelines.errors import raise_unanswered
 from pipelines.video.probe import open_container, video_stream
 from pipelines.video.stamps import packet_stamp
 
@@ -76,8 +77,8 @@ class FrameTimes:
                         counted.append((len(counted) * lasts, lasts, key))
                         if stamp is not None:
                             rows.append((stamp - start, lasts, key))
-            except FFmpegError:
-                pass
+            except FFmpegError as error:
+                raise_unanswered(error)
         rows = sorted(rows) or counted  # a bare stream has no stamps at all
         end = rows[-1][0] + _last(rows) if rows else 0
         slots = [slot_at(ticks, base) for ticks in (*(row[0] for row in rows), end)]

@@ -12,6 +12,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from pipelines.errors import raise_unanswered
 from pipelines.video.probe import open_container, video_stream
 
 _LOOK_BACK = (0, 2, 12, 60)  # seconds before the target from which on keyframes are looked for
@@ -55,8 +56,8 @@ def _last_clean(
                 break
             if packet.is_keyframe and packet.pts <= until and _is_clean(packet):
                 found = Keyframe(packet.pts, packet.dts)
-    except FFmpegError:
-        pass
+    except FFmpegError as error:
+        raise_unanswered(error)
     return found
 
 

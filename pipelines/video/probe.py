@@ -22,6 +22,7 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from pipelines.errors import raise_unanswered
 from pipelines.statuses import Status
 
 # Containers that hold videos. Everything else that libavformat could open (pictures, text
@@ -43,6 +44,7 @@ OPEN_OPTIONS = {
 }
 """With which foreign files are opened: nothing that they name is opened as well."""
 _MAX_PACKETS = 256  # to find a first frame in
+_BACK = 1.0  # seconds by which the clock may go back: broken stamps, no other recording
 _SEEN_MISSING = 2.0  # seconds that may lack at the end of a whole file
 
 _PICTURES = {
@@ -108,7 +110,7 @@ def probe(path: str | Path, deep: bool = False) -> Probe:
             rotation=turn.degrees,
             sar=sar,
         )
-        _check_end(container, deep)
+        _check_end(container, stream, deep)
     return result
 
 
@@ -122,6 +124,7 @@ def open_container(path: str | Path) -> InputContainer:
     try:
         return av.open(str(path), "r", options=OPEN_OPTIONS, metadata_errors="replace")
     except (FFmpegError, ValueError) as error:
+        raise_unanswered(error)
         with path.open("rb") as file:  # an unreadable file is an OSError, not a bad video
             head = file.read(4096)
         if known := _not_a_video(head):
@@ -162,10 +165,12 @@ def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame:
                 for frame in packet.decode():
                     return _sane(frame)
             except FFmpegError as error:
+                raise_unanswered(error)
                 failure = f"no frame decodes: {reason(error)}"
             if count > _MAX_PACKETS:
                 break
     except FFmpegError as error:
+        raise_unanswered(error)
         failure = f"no frame can be read: {reason(error)}"
     raise MediaError(Status.CORRUPT, failure)
 
@@ -235,24 +240,33 @@ def _seconds(container: InputContainer, stream: VideoStream) -> float:
     return seconds
 
 
-def _check_end(container: InputContainer, deep: bool) -> None:
-    """Read the last packets: a container may promise more than it holds. Raises MediaError."""
+def _check_end(container: InputContainer, video: VideoStream, deep: bool) -> None:
+    """Read the last packets: a container may promise more than it holds. Raises MediaError.
+
+    `deep`: read all of them, and hold the video's clock against itself.
+    """
     indexed = "mp4" in container.format.name  # its length is that of its index, checked before
     if (indexed and not deep) or not container.duration:
         return
     seconds = container.duration / av.time_base
     start = container.start_time or 0
-    end = 0.0
+    end = clock = 0.0
     try:
         for stream in container.streams:
             stream.discard = Discard.default
         near = start + int((seconds - 2 * _SEEN_MISSING) * av.time_base)
         container.seek(start if deep else max(start, near))
         for packet in container.demux():
+            if deep and packet.stream == video and packet.dts is not None:
+                before, clock = clock, float(packet.dts * packet.time_base)
+                if clock < before - _BACK:
+                    detail = f"the timestamps go back by {before - clock:.1f} s at {before:.1f} s"
+                    raise MediaError(Status.CORRUPT, f"{detail}, as of several recordings in one")
             stamp = packet.dts if packet.pts is None else packet.pts
             if stamp is not None:
                 end = max(end, float(stamp * packet.time_base) - start / av.time_base)
     except FFmpegError as error:
+        raise_unanswered(error)
         raise MediaError(Status.TRUNCATED, f"the end cannot be read: {reason(error)}") from None
     if end < min(seconds - _SEEN_MISSING, seconds * 0.9):
         detail = f"the header says {seconds:.1f} s, the file ends at {end:.1f} s"

@@ -18,6 +18,7 @@ from av.error import FFmpegError
 from av.stream import Discard
 from numpy.typing import NDArray
 
+from pipelines.errors import raise_unanswered
 from pipelines.video.grid import GRID, container_start
 from pipelines.video.probe import open_container, reason
 
@@ -65,6 +66,7 @@ def read_sound(
                 mixer.add(frame, None if frame.pts is None else (frame.pts - origin) * base)
             mixer.flush()
         except (FFmpegError, ValueError) as error:
+            raise_unanswered(error)
             failures.append(reason(error))
     if failures and not decoded:
         return None, f"the sound does not decode: {failures[-1]}"
@@ -92,6 +94,7 @@ def _decode(
         except av.error.EOFError:
             continue
         except FFmpegError as error:
+            raise_unanswered(error)
             failures.append(reason(error))
             continue
         yield from frames

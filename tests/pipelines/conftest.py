@@ -200,7 +200,7 @@ def finished(
                 "yaw": float("nan"),
                 "sha256": storage.digest_bytes(data),
             }
-            measured |= {"path": f"landmarks/{row['key']}.npz", "crop_sha256": str(n)}
+            measured |= {"path": f"landmarks/{row['key']}.npz", "crop_sha256": made["sha256"]}
             measured |= {"crop_path": f"crops/{row['key']}.mp4"}
             landmarks.append(same | measured | {"status": "blurred" if n == 1 else "ok"})
         names = dict.fromkeys(row["video"] for row in wanted)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import string
 
 import pytest
+from av.error import FFmpegError, err_check
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import clean_detail, nearest, redact
+from pipelines.errors import clean_detail, nearest, raise_unanswered, redact
 
 word = st.text(string.ascii_letters + string.digits + "-._~!$*+=:", min_size=1, max_size=12)
 
@@ -72,3 +74,16 @@ def test_the_nearest_word_is_offered_only_when_it_is_near() -> None:
     assert nearest("landmark", ["landmarks", "shard"]) == "; did you mean 'landmarks'?"
     assert nearest("zzz", ["landmarks", "shard"]) == ""
     assert nearest("x", []) == ""
+
+
+@pytest.mark.parametrize(("number", "raised"), [(errno.EIO, True), (errno.ENOENT, False)])
+def test_a_disk_that_does_not_answer_is_not_the_file_s_fault(number: int, raised: bool) -> None:
+    with pytest.raises(FFmpegError) as caught:
+        err_check(-number)
+    if not raised:
+        raise_unanswered(caught.value)
+        raise_unanswered(ValueError())
+        return
+    with pytest.raises(OSError, match="Input/output") as plain:
+        raise_unanswered(caught.value)
+    assert not isinstance(plain.value, FFmpegError), "else who looks for damage takes it for that"

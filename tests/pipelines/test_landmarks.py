@@ -14,7 +14,7 @@ from pipelines.clips import unpack_arrays
 from pipelines.detectors.base import Landmarks
 from pipelines.errors import StopStage
 from pipelines.params import Params
-from pipelines.schemas import LANDMARKS
+from pipelines.schemas import CROPS, LANDMARKS
 
 Row = dict[str, Any]
 Finished = Callable[..., Params]
@@ -126,9 +126,23 @@ def test_a_crop_that_is_gone_stops_the_stage_with_the_remedy(params: Params) -> 
         build(params)
 
 
-def test_a_crop_that_cannot_be_read_is_a_row(params: Params) -> None:
+def test_a_crop_that_its_disk_has_changed_is_deleted_and_told(params: Params) -> None:
     row = manifest.read(params.paths.manifest("crop")).to_pylist()[0]
+    crop = Path(params.paths.work, row["path"])
+    crop.write_bytes(crop.read_bytes()[:-1])
+    with pytest.raises(StopStage, match=f"the crop of {row['key']} was changed by its disk"):
+        build(params)
+    assert not crop.exists()
+
+
+def test_a_crop_that_cannot_be_read_is_a_row(
+    params: Params, write_manifest: Callable[..., None]
+) -> None:
+    crops = manifest.read(params.paths.manifest("crop")).to_pylist()
+    row = crops[0]
     storage.write_bytes(storage.join(params.paths.work, row["path"]), b"no video")
+    row["sha256"] = storage.digest_bytes(b"no video")
+    write_manifest(params, "crop", CROPS, crops)
     settings = params.model_copy(
         update={"landmarks": params.landmarks.model_copy(update={"max_failed": 1.0})}
     )

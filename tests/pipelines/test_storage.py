@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -232,3 +234,24 @@ def test_orphans_beside_their_targets_are_swept(tmp_path: Path, dead_pid: int) -
     assert everything(tmp_path) == sorted(kept)
     storage.sweep_orphans(str(tmp_path / "nowhere"))
     storage.sweep_orphans("memory://data")
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    assert sorted(storage.names_below(str(tmp_path))) == ["file", "file"]
+    assert list(storage.names_below(str(tmp_path / "gone"))) == []
+    assert list(storage.names_below(str(tmp_path / "a" / "file"))) == []
+    listed = os.scandir
+
+    def unanswered(path: Any) -> Any:
+        if str(path).endswith("b"):
+            raise OSError(errno.EIO, "Input/output error")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", unanswered)
+    with pytest.raises(OSError, match="Input/output"):
+        list(storage.names_below(str(tmp_path)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,11 @@ def test_ready_crops_of_an_older_version_are_no_lie(told: Params) -> None:
         verify.verify(told)
 
 
+def copied(tar: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True)
+    shutil.copy(tar, to)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -121,6 +127,8 @@ def test_ready_crops_of_an_older_version_are_no_lie(told: Params) -> None:
         (lambda p: p.with_name("notes.txt").touch(), "no index row speaks of it"),
         (lambda p: (p.parents[1] / "stray.tar").touch(), "no index row speaks of it"),
         (lambda p: p.with_name(".tmp-a-1-b.tar").touch(), "no index row speaks of it"),
+        (lambda p: copied(p, p.parents[1] / "extra" / p.name), "no index row speaks of it"),
+        (lambda p: copied(p, p.parent / "more" / "train" / p.name), "no index row speaks of it"),
         (
             lambda p: p.with_suffix(".tar.sha256").write_text("0" * 64),
             "is not the checksum of its tar",
@@ -145,6 +153,12 @@ def test_files_that_are_not_what_was_written(
         ("landmarks", lambda rows: rows.pop(), "crop -> landmarks: expected a row for"),
         ("landmarks", lambda rows: rows.append(rows[-1]), "crop -> landmarks: expected a row for"),
         ("landmarks", lambda rows: rows[0].update(status="blurred"), "landmarks -> index"),
+        (
+            "landmarks",
+            lambda rows: rows[0].update(crop_sha256="other"),
+            "crop -> landmarks: .*other",
+        ),
+        ("crop", lambda rows: rows[0].update(sha256="cut anew"), "crop -> landmarks: .*cut anew"),
         ("crop", lambda rows: rows.pop(0), "catalog -> crop: expected a row for"),
         ("crop", lambda rows: rows.reverse(), "catalog -> crop: expected a row for"),
         ("catalog", lambda rows: rows.pop(), None),  # a filtered row: nobody's but its own
@@ -164,7 +178,7 @@ def test_files_that_are_not_what_was_written(
         ("shard", lambda rows: rows[0].update(json_size=5), "the index says .*json', .*, 5"),
         ("shard", lambda rows: rows[0].update(landmarks_offset=0), "the index says .*npy"),
         ("shard", lambda rows: rows[0].update(shard_bytes=5), "the index says 5"),
-        ("shard", lambda rows: rows[0].update(frames=99), "says frames = "),
+        ("shard", lambda rows: rows[0].update(frames=99), "landmarks -> index: .* 99\\)"),
         ("shard", lambda rows: rows[0].update(person="other"), "says person = "),
         ("shard", lambda rows: rows[0]["frame_numbers"].__setitem__(0, 1), "says frame_numbers"),
     ],

@@ -81,7 +81,8 @@ def test_a_payload_posing_as_a_model_a_person_or_a_checkpoint_does_not_run(
         with pytest.raises(UserError):
             read()
     said: list[str] = []
-    assert Checkpoints(str(tmp_path / "run"), 3).newest(tmp_path, said.append) is None
+    with pytest.raises(UserError, match="every checkpoint there is damaged"):
+        Checkpoints(str(tmp_path / "run"), 3).newest(tmp_path, said.append)
     assert len(said) == 1
     assert not mark.exists()
 

@@ -114,6 +114,7 @@ def test_any_text_as_identifier_is_refused_as_a_row_or_writes_below_the_work_fol
     metadata, mirror = tmp_path / "metadata", tmp_path / "mirror"
     for folder in (metadata, mirror):
         folder.mkdir(exist_ok=True)
+    (mirror / "another.mp4").touch()  # an empty one counts as not mounted
     (tmp_path / "secret.mp4").write_bytes(b"not to be read")
     quoted = [f'"{name}"'.encode("utf-8", "surrogatepass") for name in (video, person)]
     line = quoted[0] + b",0,50,1-1-9-9,25,64,64,train," + quoted[1] + b"\n"

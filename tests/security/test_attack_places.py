@@ -75,7 +75,9 @@ def test_a_link_planted_among_unfinished_parts_is_not_written_through(
     fetch_all: Any, mine: Path, tmp_path: Path, video: bytes, name: str
 ) -> None:
     """yt-dlp appends to what it finds there."""
-    (tmp_path / "cookies.txt").write_text("# Netscape HTTP Cookie File\n")
+    (tmp_path / "cookies.txt").write_text(
+        "# Netscape HTTP Cookie File\n.x.org\tTRUE\t/\tTRUE\t\tSID\t1\n"
+    )
     with HostileSite(v=lambda h: h.send(200, video, Content_Type="video/mp4")) as site:
         wanted = {"url": site.template, "cookies": str(tmp_path / "cookies.txt")}
         site.answers["v"] = lambda h: h.send(404, b"")
@@ -132,7 +134,9 @@ def test_scratch_names_cannot_be_guessed_and_scratch_folders_are_private(tmp_pat
 def test_the_copy_of_the_cookies_is_for_its_owner_alone(
     fetch_all: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int
 ) -> None:
-    (tmp_path / "cookies.txt").write_text("# Netscape HTTP Cookie File\n")
+    (tmp_path / "cookies.txt").write_text(
+        "# Netscape HTTP Cookie File\n.x.org\tTRUE\t/\tTRUE\t\tSID\t1\n"
+    )
     modes: list[int] = []
 
     def look(handler: Any) -> None:
@@ -238,6 +242,7 @@ def test_beam_s_local_runner_listens_on_loopback_alone(
     from pipelines.schemas import CATALOG
 
     (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "other.mp4").touch()
     options = {"direct_running_mode": "multi_processing", "direct_num_workers": 1}
     params = make_params(
         beam={"options": options},

@@ -94,7 +94,8 @@ def test_a_mirror_that_is_down_leads_to_the_site(
     site = serve("aaa", bbb="404")
     rows = run(["aaa", "bbb"], url=at(site), mirror=f"http://127.0.0.1:{closed_port()}")
     assert rows["aaa"]["status"] == "ok"
-    assert "; mirror: network: mirror: " in rows["bbb"]["detail"]
+    assert rows["bbb"]["status"] == "network" and "; removed: " in rows["bbb"]["detail"]
+    assert rows["bbb"]["detail"].startswith("mirror: network: mirror: ")
 
 
 def test_a_mirror_that_moved_or_was_mended_is_read_anew(
@@ -113,6 +114,28 @@ def test_a_mirror_that_moved_or_was_mended_is_read_anew(
     mended = run(["aaa", "bbb"], mirror=str(new))
     assert mended["aaa"]["sha256"] == storage.sha256(new / "aaa.mp4") != moved["aaa"]["sha256"]
     assert mended["bbb"] == moved["bbb"]
+
+
+def test_an_open_breaker_does_not_close_the_mirror(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
+) -> None:
+    site = serve("ccc", aaa="bot_check")
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    shutil.copy(whole_video, mirror / "bbb.mp4")
+    rows = run(["aaa", "bbb", "ccc"], url=at(site), mirror=str(mirror))
+    assert [row["status"] for row in rows.values()] == ["bot_check", "ok", "deferred"]
+    assert site.total().requests == 1
+
+
+def test_an_empty_mirror_folder_is_one_that_is_not_mounted(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path
+) -> None:
+    site = serve("aaa")
+    (tmp_path / "mirror").mkdir()
+    with pytest.raises(StopStage, match=r"download.mirror: .*mirror is empty; mount it"):
+        run(["aaa"], url=at(site), mirror=str(tmp_path / "mirror"))
+    assert site.total().requests == 0
 
 
 @pytest.mark.parametrize("template", ["", "/{video_id}.mp4"])

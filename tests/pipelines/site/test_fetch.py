@@ -74,8 +74,31 @@ def test_a_folder_s_name_is_no_template(tmp_path: Path) -> None:
     assert outtmpl % {"ext": "mp4"} == f"{tmp_path}/100%(id)s/video.mp4"
 
 
+COOKIES = """# Netscape HTTP Cookie File
+
+.x.org\tTRUE\t/\tTRUE\t1999999999\tSID\tSECRET
+#HttpOnly_.x.org\tTRUE\t/\tTRUE\t\tHSID\tSECRET
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (COOKIES.replace("\t", " "), r"mine\.txt:3 is no cookie, with seven fields between tabs"),
+        (COOKIES.replace("1999999999", "soon"), r"mine\.txt:3 is no cookie"),
+        ('[{"name": "SID", "value": "SECRET"}]', r"mine\.txt is no Netscape cookie file"),
+        ("# Netscape HTTP Cookie File\n", r"mine\.txt holds no cookie"),
+    ],
+)
+def test_cookies_that_yt_dlp_would_print_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "mine.txt").write_text(text)
+    with pytest.raises(UserError, match=words) as caught:
+        fetch.ydl_options(Download(cookies=str(tmp_path / "mine.txt")), tmp_path)
+    assert "SECRET" not in str(caught.value)
+
+
 def test_cookies_are_worked_on_as_a_copy(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("# Netscape HTTP Cookie File\n")
+    (tmp_path / "mine.txt").write_text(COOKIES)
     options = fetch.ydl_options(Download(cookies=str(tmp_path / "mine.txt")), tmp_path)
     assert options["cookiefile"] == str(tmp_path / "cookies.txt")
     with pytest.raises(UserError, match=r"download.cookies: .*gone.txt: no such file"):
@@ -200,8 +223,15 @@ def test_a_broken_mirror_leads_to_the_site_and_its_words_are_kept(
     assert site(tmp_path / "p", ["file"], ["corrupt"])[0] == "site"
     outcome, _ = site(tmp_path / "p", [failure(Status.REMOVED)], ["corrupt"])
     assert outcome == "removed: words; mirror: corrupt: probed corrupt"
+
+
+def test_a_mirror_that_may_answer_later_is_asked_again_for_what_the_site_has_lost(
+    site: Callable[..., Any], tmp_path: Path
+) -> None:
     outcome, _ = site(tmp_path / "p", [failure(Status.REMOVED)], [OSError("bucket denied")])
-    assert outcome == "removed: words; mirror: network: bucket denied"
+    assert outcome == "network: mirror: network: bucket denied; removed: words"
+    outcome, _ = site(tmp_path / "p", [failure(Status.BOT_CHECK)], [OSError("bucket denied")])
+    assert outcome == "bot_check: words; mirror: network: bucket denied"
 
 
 def test_a_full_disk_is_not_taken_for_a_broken_mirror(

@@ -1,14 +1,22 @@
 """Damaged and foreign bodies, each told apart."""
 
+import errno
 import struct
 import wave
+from itertools import islice
 
 import av
 import pytest
 from videos import RATE, Sources, clicks, verdict
 
 from pipelines.statuses import Status
-from pipelines.video.probe import MediaError, open_container
+from pipelines.video import frames, grid, keyframes, sound
+from pipelines.video import probe as probe_module
+from pipelines.video.frames import FrameReader
+from pipelines.video.grid import FrameTimes
+from pipelines.video.keyframes import find_keyframe
+from pipelines.video.probe import MediaError, open_container, probe
+from pipelines.video.sound import read_sound
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +82,61 @@ def test_frames_that_do_not_decode_are_corrupt(sources, tmp_path):
     at = body.index(b"mdhd") + 4
     body[at + 16 : at + 20] = struct.pack(">I", 2**31 - 1)  # weeks of video
     assert verdict(tmp_path / "a.mp4", bytes(body)) in (Status.CORRUPT, Status.OK)
+
+
+def test_several_recordings_in_one_file_are_corrupt(sources, tmp_path):
+    """Joined byte by byte, as a recorder's parts are: the clock begins anew."""
+    with av.open(str(sources["25.mp4"])) as old, av.open(str(tmp_path / "a.ts"), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    one = (tmp_path / "a.ts").read_bytes()
+    assert verdict(tmp_path / "one.ts", one) == Status.OK
+    (tmp_path / "both.ts").write_bytes(one + one)
+    with pytest.raises(MediaError, match="the timestamps go back by") as caught:
+        probe(tmp_path / "both.ts", deep=True)
+    assert caught.value.status == Status.CORRUPT
+
+
+class Unanswering:
+    """A container on a network's file system that stops to answer after some packets."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._container.close()
+
+    def demux(self, *streams):
+        yield from islice(self._container.demux(*streams), 3)
+        av.error.err_check(-errno.EIO)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda path: probe(path, deep=True),
+        FrameTimes.of,
+        lambda path: list(iter(FrameReader(path).read, None)),
+        lambda path: find_keyframe(path, -(10**9), 124 * 512),
+        lambda path: read_sound(path, 0, 125, RATE),
+    ],
+    ids=["probe", "times", "frames", "keyframes", "sound"],
+)
+def test_a_disk_that_does_not_answer_says_nothing_of_the_file(sources, monkeypatch, look):
+    def opened(path):
+        return Unanswering(open_container(path))
+
+    for module in (probe_module, grid, frames, keyframes, sound):
+        monkeypatch.setattr(module, "open_container", opened)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        look(sources["25.mp4"])
+    assert not isinstance(caught.value, av.error.FFmpegError)
