@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import toy_stage
+from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from toy_folder import Toy
 
 from pipelines import storage
 from pipelines.params import Params
-from pipelines.runner import check_runner
+from pipelines.runner import check_runner, run_items
 
 PROCESSES = {"direct_running_mode": "multi_processing", "direct_num_workers": 2}
 
@@ -98,7 +99,29 @@ def test_an_unknown_runner_is_one_line_also_when_all_is_done(
 def test_runners_go_by_name_and_by_the_path_of_their_class(
     runner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
-
     monkeypatch.setattr(toy_stage, "ToyRunner", BundleBasedDirectRunner, raising=False)
     check_runner(runner)
+
+
+def test_a_job_elsewhere_is_cancelled_with_its_stage(
+    toy: Toy, make_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would go on beside the next run, and undo a takedown."""
+    toy.plan(a="ok")
+    cancelled: list[bool] = []
+
+    class Elsewhere(BundleBasedDirectRunner):
+        def run_pipeline(self, pipeline: Any, options: Any) -> Any:
+            return self
+
+        def wait_until_finish(self) -> None:
+            raise KeyboardInterrupt
+
+        def cancel(self) -> None:
+            cancelled.append(True)
+
+    monkeypatch.setattr(toy_stage, "Elsewhere", Elsewhere, raising=False)
+    job = toy_stage.prepare(make_params(beam={"runner": "toy_stage.Elsewhere"}))
+    with pytest.raises(KeyboardInterrupt):
+        run_items(job, job.items)
+    assert cancelled == [True]
