@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,8 @@ import fsspec
 from pipelines import storage
 from pipelines.errors import UserError
 
+RUN_LOCK = "driver.lock"
+"""In a training run's folder: held by the process that trains it, and names it."""
 RECORDS = {"download": "videos", "crop": "crops", "landmarks": "landmarks", "shard": None}
 """Stages that leave records, and where their files lie."""
 
@@ -40,3 +43,19 @@ def refuse_while_busy(work: str) -> None:
             f"{left[0]}: a stage seems to be at work; let it end or stop it, then run this again "
             "(where none is, delete that folder)"
         )
+
+
+def refuse_while_training(work: str) -> None:
+    """Raise UserError while a run of this work folder trains: its next picture may show anybody."""
+    runs = storage.local_path(work) / "runs" if storage.is_local(work) else None
+    for place in sorted(runs.glob(f"*/{RUN_LOCK}")) if runs is not None else ():
+        with place.open("r+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{place.parent}: this run is being trained, by {lock.read().strip()}; let it "
+                    "end or stop it, then run this again"
+                ) from None
+            except OSError:  # a file system without locks
+                continue

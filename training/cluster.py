@@ -37,11 +37,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipelines import progress, storage
 from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Ray
+from pipelines.work_folder import RUN_LOCK
 from training.device import ONE_ARENA, tune
 from training.events import Event, Report
 from training.meta import Reducer
 from training.parallel import DistributedReducer
-from training.run import LOCK, Run
+from training.run import Run
 from training.trainer import Worker
 
 TIMEOUT = 6 * 3600
@@ -211,7 +212,7 @@ def _work(config: dict[str, Any]) -> None:
 
 def _check_shared(run: Run) -> None:
     """The driver's lock lies in the run's folder: who does not see it looks at another folder."""
-    if storage.is_local(run.folder) and not (storage.local_path(run.folder) / LOCK).exists():
+    if storage.is_local(run.folder) and not (storage.local_path(run.folder) / RUN_LOCK).exists():
         raise UserError(
             f"{run.folder} is not the driver's folder on {socket.gethostname()}: paths.work must "
             "be one folder that all nodes share, or in an object store"

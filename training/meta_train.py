@@ -25,9 +25,10 @@ from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
+from pipelines.work_folder import RUN_LOCK
 from training import setting as settings
 from training.index import ShardIndex
-from training.run import LOCK, SPLIT, Run, plan
+from training.run import SPLIT, Run, plan
 from training.trained import default_model
 
 
@@ -89,7 +90,7 @@ def _alone(run: Run) -> Iterator[None]:
     if not storage.is_local(run.folder):
         yield
         return
-    place = storage.local_path(run.folder) / LOCK
+    place = storage.local_path(run.folder) / RUN_LOCK
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("a+") as lock:
         try:

@@ -35,8 +35,6 @@ DECIDING += ("jpeg", "perceptual", "rasterize", "sampler", "setting", "stream", 
 """Modules that decide what is learned from a setting and a dataset."""
 
 SPLIT = "train"
-LOCK = "driver.lock"
-"""In a local run's folder: names the process that trains it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,13 @@ from pipelines.forget.requests import Request
 from pipelines.forget.whose import Forgotten
 from pipelines.params import Params
 from pipelines.records import Records
-from pipelines.work_folder import RECORDS, files_below, inside, refuse_while_busy
+from pipelines.work_folder import (
+    RECORDS,
+    files_below,
+    inside,
+    refuse_while_busy,
+    refuse_while_training,
+)
 
 DIGESTED = ("videos", "crops")
 """Files whose digest tells whose they are; landmarks of two faceless clips may be the same."""
@@ -104,9 +110,10 @@ def strays(params: Params, forgotten: Forgotten, found: Owners) -> Iterator[tupl
 
 
 def purge(params: Params, forgotten: Forgotten) -> Purged:
-    """Delete it. Raises UserError while a stage is at work."""
+    """Delete it. Raises UserError while a stage is at work or a run trains."""
     work, purged = params.paths.work, Purged()
     refuse_while_busy(work)
+    refuse_while_training(work)
     found = owners(params, forgotten)
     for folder, url in list(strays(params, forgotten, found)):
         request = found.theirs.get(inside(folder, url))

@@ -13,8 +13,8 @@ from tiny_shards import Shards
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.params.training import Ray
+from pipelines.work_folder import RUN_LOCK
 from training import cluster
-from training.run import LOCK
 
 
 def test_the_cause_is_told_and_not_who_waited_for_it() -> None:
@@ -78,5 +78,5 @@ def test_a_folder_that_is_not_shared_is_told(shards: Shards) -> None:
         cluster._check_shared(run)
     folder = storage.local_path(run.folder)
     folder.mkdir(parents=True)
-    (folder / LOCK).touch()
+    (folder / RUN_LOCK).touch()
     cluster._check_shared(run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from leaver import LEAVER, OWN, asked
@@ -12,6 +14,7 @@ from pipelines.errors import UserError
 from pipelines.forget import work
 from pipelines.forget.whose import whose
 from pipelines.params import Params
+from pipelines.work_folder import RUN_LOCK
 
 
 def test_what_is_deleted_and_what_stays(
@@ -61,3 +64,19 @@ def test_a_stage_at_work_is_not_disturbed(worked: Params) -> None:
     ):
         work.purge(worked, forgotten)
     assert storage.exists(storage.join(worked.paths.work, "crops/11/1101.mp4"))
+
+
+def test_nothing_goes_while_a_run_trains(worked: Params) -> None:
+    """It would draw the forgotten into its next picture."""
+    forgotten = whose(worked, asked(worked, f"person,{LEAVER}"))
+    place = Path(worked.paths.work, "runs", "a-run", RUN_LOCK)
+    place.parent.mkdir(parents=True)
+    with place.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("process 7 on here\n")
+        lock.flush()
+        with pytest.raises(UserError, match="a-run: this run is being trained, by process 7 on"):
+            work.purge(worked, forgotten)
+    assert storage.exists(storage.join(worked.paths.work, "crops/11/1101.mp4"))
+    work.purge(worked, forgotten)
+    assert not storage.exists(storage.join(worked.paths.work, "crops/11/1101.mp4"))
