@@ -73,4 +73,11 @@ def exit_status(summary: Summary, max_failed: float) -> tuple[int, str]:
             f"({share:.0%}), more than {summary.stage}.{key} allows ({max_failed:.0%}); "
             f"the manifest is complete: mend the cause and {again}, or raise the budget"
         )
+    if (deferred := summary.statuses[Status.DEFERRED]) and max_failed < 1:
+        # Else DVC would call the stage done, and never ask for the rest.
+        return EXIT_BUDGET, (
+            f"{summary.stage}: {deferred} of {summary.rows} {summary.unit} were not asked for, as "
+            "the site wants a proof of not being a bot: take fresh cookies and run the stage again, "
+            f"or go on without them with {summary.stage}.max_failed: 1.0"
+        )
     return EXIT_OK, ""

@@ -80,3 +80,11 @@ def test_the_catalog_is_told_of_its_own_key_and_of_no_retry() -> None:
         assert code == 3
         assert there in why and absent not in why
     assert "use --retry" in why
+
+
+def test_a_stage_with_deferred_videos_is_not_done() -> None:
+    """Or DVC would keep it as it is, and `dvc repro` never ask for them."""
+    summary = Summary("download", "videos", Counter(ok=9, deferred=1), rows=10)
+    code, why = exit_status(summary, 0.5)
+    assert code == 3 and "1 of 10 videos were not asked for" in why
+    assert exit_status(summary, 1.0) == (0, "")
