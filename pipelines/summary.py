@@ -77,7 +77,7 @@ def exit_status(summary: Summary, max_failed: float) -> tuple[int, str]:
         # Else DVC would call the stage done, and never ask for the rest.
         return EXIT_BUDGET, (
             f"{summary.stage}: {deferred} of {summary.rows} {summary.unit} were not asked for, as "
-            "the site wants a proof of not being a bot: take fresh cookies and run the stage again, "
+            "the site wants a proof of not being a bot: take fresh cookies and run it again, "
             f"or go on without them with {summary.stage}.max_failed: 1.0"
         )
     return EXIT_OK, ""
