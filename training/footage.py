@@ -24,15 +24,9 @@ from pipelines.errors import UserError, raise_unanswered
 from pipelines.video import boxes as geometry
 from pipelines.video.encode import CropFilter
 from pipelines.video.exact import ToRgb
+from pipelines.video.extent import missing_end
 from pipelines.video.grid import FrameTimes, container_start
-from pipelines.video.probe import (
-    MediaError,
-    mean_rate,
-    missing_end,
-    open_container,
-    upright,
-    video_stream,
-)
+from pipelines.video.probe import MediaError, mean_rate, open_container, upright, video_stream
 from pipelines.video.scenes import picture_means, scene_score
 from pipelines.video.stamps import frame_decoder, stamped_as_decoded
 from training.faces import (

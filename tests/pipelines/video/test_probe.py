@@ -6,6 +6,7 @@ import wave
 from itertools import islice
 
 import av
+import numpy as np
 import pytest
 from videos import RATE, Sources, clicks, verdict
 
@@ -98,6 +99,28 @@ def test_several_recordings_in_one_file_are_corrupt(sources, tmp_path):
     with pytest.raises(MediaError, match="the timestamps go back by") as caught:
         probe(tmp_path / "both.ts", deep=True)
     assert caught.value.status == Status.CORRUPT
+
+
+def test_packets_before_the_beginning_are_no_clock_that_goes_back(tmp_path):
+    """An edit list that begins behind a keyframe: what precedes it has negative timestamps."""
+    path = tmp_path / "late.mp4"
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(path), "w", options=options) as new:
+        stream = new.add_stream(
+            "libx264", rate=25, options={"g": "250", "bf": "0", "sc_threshold": "0"}
+        )
+        stream.width = stream.height = 64
+        for shade in [*range(125), None]:
+            picture = None if shade is None else np.full((64, 64, 3), shade, np.uint8)
+            frame = None if picture is None else av.VideoFrame.from_ndarray(picture)
+            for packet in stream.encode(frame):
+                three_seconds = 3 / packet.time_base
+                packet.pts -= int(three_seconds)
+                packet.dts -= int(three_seconds)
+                new.mux(packet)
+    with av.open(str(path)) as file:
+        assert min(p.dts * p.time_base for p in file.demux(video=0) if p.dts is not None) < -2
+    assert probe(path, deep=True).codec == "h264"
 
 
 class Unanswering:
