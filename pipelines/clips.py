@@ -14,20 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines import storage
+from pipelines.errors import StopStage
 from pipelines.video.exact import ToRgb
 from pipelines.video.probe import OPEN_OPTIONS
 
 Frames = npt.NDArray[np.uint8]
 
 
-class Altered(Exception):
-    """A crop in the work folder that is not what was cut; the message says so in one line."""
+def read_crop(
+    url: str, sha256: str, said: str, scratch: Path, numbers: Iterable[int] | None = None
+) -> Frames:
+    """Frames of a crop in the work folder, as `read_frames`, if its bytes are those that were cut.
 
-
-def check_crop(path: Path, sha256: str) -> None:
-    """Raise Altered where a crop's bytes are others: a decoder would smear and say nothing."""
-    if (found := storage.sha256(path)) != sha256:
-        raise Altered(f"it has sha256 {found[:16]}, not {sha256[:16]} as it was cut")
+    said: who asks for whose crop. Raises StopStage where they are not, having deleted it: a decoder
+    would smear the picture and say nothing. FileNotFoundError where it is gone.
+    """
+    with storage.local_copy(url, scratch) as path:
+        if storage.sha256(path) == sha256:
+            return read_frames(path, numbers)
+    storage.remove(url)
+    raise StopStage(
+        f"{said} was changed by its disk since it was cut; it is deleted: run `dvc repro -f crop`, "
+        "and look after the disk"
+    )
 
 
 def read_frames(path: Path, numbers: Iterable[int] | None = None) -> Frames:

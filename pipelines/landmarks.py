@@ -88,15 +88,11 @@ class LandmarkWorker:
             arrays = clips.unpack_arrays(data)
         except (FileNotFoundError, ValueError):  # not there yet, or torn: a bad disk heals so
             try:
-                with storage.local_copy(storage.below(work, clip["path"]), scratch) as local:
-                    clips.check_crop(local, clip["sha256"])
-                    frames = clips.read_frames(local)
-            except clips.Altered as altered:
-                storage.remove(storage.below(work, clip["path"]))
-                raise StopStage(
-                    f"landmarks: the crop of {clip['key']} was changed by its disk ({altered}); it "
-                    "is deleted: run `dvc repro -f crop`, and look after the disk"
-                ) from None
+                crop, said = (
+                    storage.below(work, clip["path"]),
+                    f"landmarks: the crop of {clip['key']}",
+                )
+                frames = clips.read_crop(crop, clip["sha256"], said, scratch)
             except FileNotFoundError:
                 raise StopStage(
                     f"landmarks: the crop of {clip['key']} is gone from the work folder: "

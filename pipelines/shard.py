@@ -146,16 +146,9 @@ class ShardWorker:
         work, settings = self._params.paths.work, self._params.shard
         numbers = clips.even_numbers(clip["frames"], settings.frames)
         try:
-            with storage.local_copy(storage.below(work, clip["crop_path"]), scratch) as path:
-                clips.check_crop(path, clip["crop_sha256"])
-                frames = clips.read_frames(path, numbers)
+            crop, said = storage.below(work, clip["crop_path"]), f"shard: the crop of {clip['key']}"
+            frames = clips.read_crop(crop, clip["crop_sha256"], said, scratch, numbers)
             packed = storage.read_bytes(storage.below(work, clip["path"]))
-        except clips.Altered as altered:
-            storage.remove(storage.below(work, clip["crop_path"]))
-            raise StopStage(
-                f"shard: the crop of {clip['key']} was changed by its disk ({altered}); it is "
-                "deleted: run `dvc repro -f crop landmarks`, and look after the disk"
-            ) from None
         except FileNotFoundError as error:
             raise StopStage(
                 f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "

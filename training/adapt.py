@@ -212,6 +212,8 @@ def _is_picture(path: Path) -> bool:
     try:
         with Image.open(path, formats=FORMATS):
             return True
+    except Image.DecompressionBombError:  # told when it is read
+        return True
     except UnidentifiedImageError:
         return False
     except OSError as error:

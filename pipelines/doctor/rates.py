@@ -34,7 +34,7 @@ CARD = 6.0
 META_START = 35.0
 """Ray, its processes and TensorBoard, whatever is trained: measured on the demo."""
 TERAFLOP = 12.5
-"""benchmarks/README.md, meta step: 12.3 to 13.1 CPU s a sample of 1.041 TFLOP, one thread, fp32."""
+"""benchmarks/README.md, meta step: median 13.07 CPU s a sample of 1.041 TFLOP, one thread, fp32."""
 META_TERAFLOPS = 0.79
 """A sample's work at 256 px, K = 8 and the paper's channels, without the content networks: what the
 flop counter of `benchmarks/step.py` sees, less these."""
