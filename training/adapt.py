@@ -137,7 +137,8 @@ def collect(
         if path.is_dir():
             found += [(source, face, 0) for source, face in _folder(path, finder, side, which)]
         elif _is_picture(path):
-            found.append((Source.of(path), from_picture(path, finder, side, which), 0))
+            face = from_picture(path, finder, side, which)  # first: it tells what will not do
+            found.append((Source.of(path), face, 0))
         else:
             footage = follow(path, finder, side, which)
             for remark in footage.remarks():

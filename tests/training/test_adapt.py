@@ -182,6 +182,8 @@ def test_folders_that_will_not_do(tmp_path: Path, finder: Finder) -> None:
     (tmp_path / "c.jpg").write_text("no picture")
     with pytest.raises(UserError, match="none of 1 pictures will do"):
         adapt.collect([tmp_path], finder, None, 256)
+    with pytest.raises(UserError, match=r"gone\.jpg: no such file"):
+        adapt.collect([tmp_path / "gone.jpg"], finder, None, 256)
     with pytest.raises(UserError, match=r"gone: No such file"):
         adapt.collect([tmp_path / "gone"], finder, None, 256)
 
