@@ -197,7 +197,7 @@ def _head(facts: dict[str, Any]) -> dict[str, str]:
         "pictures": f"{facts['size']} px",
         "content loss in training": ", ".join(facts["content"]),
         "fine-tuning": (
-            f"{adapt['iterations'] or 'by T, 125 or more'} iterations of {adapt['batch_size']} "
+            f"{adapt['iterations'] or 'by T, 125 or more'} iterations of up to {adapt['batch_size']} "
             f"frames, rates {adapt['lr_generator']:g} (G) and {adapt['lr_discriminator']:g} (D)"
         ),
         "model file": f"`{model['path']}`, sha256 `{model['sha256']}`",
