@@ -197,8 +197,8 @@ def _head(facts: dict[str, Any]) -> dict[str, str]:
         "pictures": f"{facts['size']} px",
         "content loss in training": ", ".join(facts["content"]),
         "fine-tuning": (
-            f"{adapt['iterations'] or 'by T, 125 or more'} iterations of up to {adapt['batch_size']} "
-            f"frames, rates {adapt['lr_generator']:g} (G) and {adapt['lr_discriminator']:g} (D)"
+            f"{adapt['iterations'] or 'by T, 125 or more'} iterations of up to "
+            f"{adapt['batch_size']} frames, rates {adapt['lr_generator']:g} (G) and {adapt['lr_discriminator']:g} (D)"
         ),
         "model file": f"`{model['path']}`, sha256 `{model['sha256']}`",
         "dataset": (
