@@ -198,7 +198,8 @@ def _head(facts: dict[str, Any]) -> dict[str, str]:
         "content loss in training": ", ".join(facts["content"]),
         "fine-tuning": (
             f"{adapt['iterations'] or 'by T, 125 or more'} iterations of up to "
-            f"{adapt['batch_size']} frames, rates {adapt['lr_generator']:g} (G) and {adapt['lr_discriminator']:g} (D)"
+            f"{adapt['batch_size']} frames, rates {adapt['lr_generator']:g} (G) and "
+            f"{adapt['lr_discriminator']:g} (D)"
         ),
         "model file": f"`{model['path']}`, sha256 `{model['sha256']}`",
         "dataset": (
