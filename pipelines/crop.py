@@ -29,7 +29,7 @@ from pipelines.video import ClipResult, ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, probe
 
 STAGE = "crop"
-VERSION = 3
+VERSION = 4
 """Raise when the kernel would give other bytes for the same clip."""
 
 CLIP_COLUMNS = [
@@ -37,7 +37,7 @@ CLIP_COLUMNS = [
     *("first_frame", "frames", "fps", "segment_start", "boxes", "box_height", "crop_ready"),
     *("url", "media"),
 ]
-VIDEO_COLUMNS = ["source", "video", "status", "detail", "path", "sha256", "bytes"]
+VIDEO_COLUMNS = ["source", "video", "status", "detail", "path", "sha256"]
 VIDEO_COLUMNS += ["width", "height", "fps"]
 Row = dict[str, Any]
 
@@ -90,20 +90,20 @@ class CropWorker:
                 continue
             try:
                 with storage.local_copy(path, scratch) as local:
-                    if group[0]["media"] is None and local.stat().st_size != video["bytes"]:
-                        raise FileNotFoundError  # what lies there now is another file
-                    rows |= self._cut(item, local, video, group, scratch)
-            except FileNotFoundError:
-                for clip in group:
-                    if clip["media"] is not None:
-                        words = f"{Status.REMOVED}: {ready_file(clip)} is gone"
+                    if group[0]["media"] is None and storage.sha256(local) != video["sha256"]:
+                        lost = _changed(video)
                     else:
-                        words = f"{Path(path).name} is not the file that was recorded, or gone: "
-                        words += "run `python -m pipelines.download` again"
-                    # Tried again by the next run, unless the download already tells of the loss.
-                    told = clip["media"] is not None and video["detail"]
-                    known = {} if told else {"source_sha256": video["sha256"]}
-                    rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, words, **known)
+                        rows |= self._cut(item, local, video, group, scratch)
+                        continue
+            except FileNotFoundError:
+                lost = f"{Path(path).name} is gone: run `python -m pipelines.download` again"
+            for clip in group:
+                if clip["media"] is not None:
+                    lost = f"{Status.REMOVED}: {ready_file(clip)} is gone"
+                # Tried again by the next run, unless the download already tells of the loss.
+                told = clip["media"] is not None and video["detail"]
+                known = {} if told else {"source_sha256": video["sha256"]}
+                rows[_clip_id(clip)] = _row(clip, Status.SOURCE_MISSING, lost, **known)
         return _table([rows[_clip_id(clip)] for clip in clips])
 
     def _clips(self, item: Item) -> list[Row]:
@@ -154,7 +154,7 @@ class CropWorker:
         if clips[0]["media"] is None:
             facts = {name: video[name] for name in ("width", "height", "fps", "sha256")}
         else:
-            seen = probe(path)
+            seen = probe(path, deep=True)
             facts = {"width": seen.width, "height": seen.height, "fps": seen.fps}
             facts["sha256"] = storage.sha256(path)
         return {f"source_{name}": value for name, value in facts.items()}
@@ -184,6 +184,13 @@ class CropWorker:
         )
         storage.publish(result.path, storage.join(self._params.paths.work, target))
         return row
+
+
+def _changed(video: Row) -> str:
+    """What to do about a video that has other bytes than its download recorded."""
+    first = f"delete {video['path']} from the work folder and " if ours(video["path"]) else ""
+    name = Path(video["path"]).name
+    return f"{name} changed since it was recorded: {first}run `python -m pipelines.download` again"
 
 
 def _clip_id(clip: Row) -> str:

@@ -36,6 +36,8 @@ COLUMNS = ["source", "person", "video", "utterance", "url", "media", "status"]
 Row = dict[str, Any]
 VERSION = 1
 """Raise when the same input would now give other rows."""
+STAMP = b"stamp"
+"""In the metadata of a record's rows: size and time of a mirror's file that is read in place."""
 
 
 class DownloadWorker:
@@ -101,7 +103,9 @@ class DownloadWorker:
         if body.in_place:
             # A mirror folder that is itself called `videos` is not the work folder's.
             place = storage.join(".", body.url)
-            return self._ok(video, facts, body.path, place, body.origin, asked)
+            stamp = storage.stamp(place)  # before the digest: what is written meanwhile shows
+            row = self._ok(video, facts, body.path, place, body.origin, asked)
+            return row.replace_schema_metadata({STAMP: _words(stamp)})
         target = f"{self._home(item)}-{body.origin}{body.path.suffix}"
         row = self._ok(video, facts, body.path, target, body.origin, asked)
         storage.publish(body.path, storage.join(self._params.paths.work, target))
@@ -229,14 +233,21 @@ def _stamps(params: Params, wanted: list[tuple[int, Row]]) -> Iterator[object]:
 
 def _mirror_has_it(rows: pa.Table) -> bool:
     """Whether a video that is read in place, in a mirror's folder, is still what it was."""
+    known = (rows.schema.metadata or {}).get(STAMP)
     for row in rows.to_pylist():
         if row["path"] and not ours(row["path"]):
             try:
-                if storage.size(row["path"]) != row["bytes"]:
-                    return False
+                stamp = storage.stamp(row["path"])
             except OSError:
                 return False
+            # Older records hold no stamp.
+            if known != _words(stamp) if known else stamp[0] != row["bytes"]:
+                return False
     return True
+
+
+def _words(stamp: tuple[int, int]) -> bytes:
+    return " ".join(map(str, stamp)).encode()
 
 
 def ours(path: str) -> bool:

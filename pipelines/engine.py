@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -37,7 +37,7 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
     records = Records(work, job.stage)
     present = records.present()
     again = retry | job.always_retry
-    files = set(storage.names_below(storage.join(work, job.folder))) if job.folder else set()
+    files = dict(storage.sizes_below(storage.join(work, job.folder))) if job.folder else {}
 
     if not again and job.folder is None and job.is_done is None:
         return [item for item in job.items if item.fingerprint not in present]
@@ -51,7 +51,7 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
             return False
         if again and not again.isdisjoint(statuses_of(rows)):
             return False
-        if job.folder and not files.issuperset(_names(rows, job.folder)):
+        if job.folder and not _are_there(rows, job.folder, files):
             return False
         return job.is_done is None or job.is_done(rows)
 
@@ -59,11 +59,19 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
     return [item for item in job.items if item.fingerprint not in intact]
 
 
-def _names(rows: pa.Table, folder: str) -> Iterator[str]:
-    """Names of the rows' files in a folder of the work folder; a mirror's own are not ours."""
-    for path in rows.column("path").to_pylist():
+def _are_there(rows: pa.Table, folder: str, files: Mapping[str, int]) -> bool:
+    """Are the rows' files in a folder of the work folder whole? A mirror's own are not ours.
+
+    Where the machine went down, a file may have lost the bytes that its record tells of.
+    """
+    paths = rows.column("path").to_pylist()
+    sizes = rows.column("bytes").to_pylist() if "bytes" in rows.column_names else None
+    for path, size in zip(paths, sizes or [None] * len(paths), strict=True):
         if path is not None and path.startswith(f"{folder}/"):
-            yield path.rpartition("/")[2]
+            there = files.get(path.rpartition("/")[2])
+            if there is None or (size is not None and there != size):
+                return False
+    return True
 
 
 def _write_manifest(job: Job, summary: Summary) -> None:
@@ -106,7 +114,7 @@ def _read_whole(
         ) from None
     if len(rows) != item.total:
         raise StopStage(f"{job.stage}: {item.name}: {item.total} rows in, {len(rows)} out")
-    return rows, seconds
+    return rows.replace_schema_metadata(None), seconds
 
 
 def run(job: Job, retry: frozenset[Status] = frozenset()) -> Summary:

@@ -39,7 +39,9 @@ class Records:
     def write(
         self, fingerprint: str, rows: pa.Table, seconds: float, scratch: Path | None = None
     ) -> None:
-        rows = rows.replace_schema_metadata({"seconds": f"{seconds:.3f}"})
+        """Keep the rows, their schema's metadata included, and the seconds that they took."""
+        facts = {**(rows.schema.metadata or {}), "seconds": f"{seconds:.3f}"}
+        rows = rows.replace_schema_metadata(facts)
         sink = io.BytesIO()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         with pa.ipc.new_file(sink, rows.schema, options=options) as writer:
@@ -65,10 +67,11 @@ class Records:
         try:
             table = pa.ipc.open_file(data).read_all()
             table.validate(full=True)
-            seconds = float(table.schema.metadata[b"seconds"])
+            facts = dict(table.schema.metadata)
+            seconds = float(facts.pop(b"seconds"))
         except (OSError, KeyError, TypeError, ValueError) as error:  # a torn body may be any
             raise pa.ArrowInvalid(f"damaged record: {error}") from error
-        return table.replace_schema_metadata(None), seconds
+        return table.replace_schema_metadata(facts or None), seconds
 
 
 def statuses_of(rows: pa.Table) -> list[str]:

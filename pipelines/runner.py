@@ -20,6 +20,7 @@ progress.mute_import_chatter()
 
 import apache_beam as beam  # noqa: E402
 import grpc  # type: ignore[import-untyped]  # noqa: E402
+import pyarrow as pa  # noqa: E402
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions  # noqa: E402
 from apache_beam.runners.runner import create_runner  # noqa: E402
 from apache_beam.transforms.environments import SubprocessSDKEnvironment  # noqa: E402
@@ -74,28 +75,35 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
         started = time.monotonic()
         try:
             with storage.scratch_folder(self._work) as scratch:
-                rows = self._worker.process(item, scratch)
-                if len(rows) != item.total:
-                    raise AssertionError(f"{item.name}: {item.total} rows in, {len(rows)} out")
+                rows = self._rows(item, scratch)
                 seconds = time.monotonic() - started
                 self._records.write(item.fingerprint, rows, seconds, scratch)
-        except (StopStage, UserError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
-                what = error.strerror or error
-                where = Path(error.filename).parent if error.filename else f"below {self._work}"
-                raise StopStage(f"{self._stage}: {what} while writing {where}") from error
-            words = redact(traceback.format_exc())
-            logging.getLogger(__name__).error("%s: %s", item.name, words)
-            detail = clean_detail(f"{type(error).__name__}: {error}")
-            rows = self._worker.blame(item, Status.INTERNAL_ERROR, detail)
-            self._records.write(item.fingerprint, rows, time.monotonic() - started)
+        except OSError as error:  # of the machine or the work folder; the item's own became rows
+            what = error.strerror or error
+            where = Path(error.filename).parent if error.filename else f"below {self._work}"
+            raise StopStage(f"{self._stage}: {what} while writing {where}") from error
         statuses = Counter(statuses_of(rows))
         self._reporter.item(statuses)
         for status, count in statuses.items():
             beam.metrics.Metrics.counter(self._stage, status).inc(count)
         return list(statuses.items())
+
+    def _rows(self, item: Item, scratch: Path) -> pa.Table:
+        """The item's rows, or as many that tell what went wrong."""
+        try:
+            rows = self._worker.process(item, scratch)
+            if len(rows) != item.total:
+                raise AssertionError(f"{item.name}: {item.total} rows in, {len(rows)} out")
+            return rows
+        except (StopStage, UserError):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
+                raise
+            words = redact(traceback.format_exc())
+            logging.getLogger(__name__).error("%s: %s", item.name, words)
+            detail = clean_detail(f"{type(error).__name__}: {error}")
+            return self._worker.blame(item, Status.INTERNAL_ERROR, detail)
 
 
 def check_runner(name: str) -> None:

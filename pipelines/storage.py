@@ -145,6 +145,19 @@ def names_below(url: str) -> Iterator[str]:
     yield from (Path(name).name for name in found)
 
 
+def sizes_below(url: str) -> Iterator[tuple[str, int]]:
+    """Name and bytes of each file in a folder and in all folders below it, in no order."""
+    if is_local(url):
+        for top, _, files in walk(local_path(url)):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    yield name, os.stat(os.path.join(top, name)).st_size  # noqa: PTH116, PTH118
+        return
+    with _remote(url) as (fs, path):
+        found = fs.find(path, detail=True)
+    yield from ((Path(name).name, int(facts["size"])) for name, facts in found.items())
+
+
 def read_bytes(url: str) -> bytes:
     """The whole file. Raises FileNotFoundError."""
     if is_local(url):

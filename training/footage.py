@@ -26,7 +26,14 @@ from pipelines.video.encode import CropFilter
 from pipelines.video.exact import ToRgb
 from pipelines.video.extent import missing_end
 from pipelines.video.grid import FrameTimes, container_start
-from pipelines.video.probe import MediaError, mean_rate, open_container, upright, video_stream
+from pipelines.video.probe import (
+    HDR,
+    MediaError,
+    mean_rate,
+    open_container,
+    upright,
+    video_stream,
+)
 from pipelines.video.scenes import picture_means, scene_score
 from pipelines.video.stamps import frame_decoder, stamped_as_decoded
 from training.faces import (
@@ -51,8 +58,6 @@ LONGEST_HOLD = 60
 """Seconds for which one frame may stand. More is a damaged timestamp."""
 BACK = 1
 """Seconds by which the next frame may lie before the last: broken stamps, no other recording."""
-HDR = (16, 18)
-"""Transfer characteristics PQ and HLG, by ITU-T H.273."""
 CUT = 0.55
 """Scene score above which a clip looks cut: the dataset's own."""
 CHUNK = 1000

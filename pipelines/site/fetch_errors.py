@@ -34,6 +34,9 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"unable to download video data: http error 403", Status.THROTTLED),
     # After place and pace, whose messages may end in the same advice
     (r"use --cookies", Status.PRIVATE),
+    # A page or a player that did not come whole: the next one may
+    (r"page needs to be reloaded|failed to extract any player response", Status.NETWORK),
+    (r"unable to extract (initial|yt initial) data|incomplete (yt )?initial data", Status.NETWORK),
     # Formats
     (r"requested format is not available|no video formats found", Status.NO_FORMAT),
     (r"only images are available|drm.protected|larger than max-filesize", Status.NO_FORMAT),

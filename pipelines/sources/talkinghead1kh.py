@@ -32,7 +32,7 @@ from pipelines.sources.base import (
     one_box,
     quote,
 )
-from pipelines.sources.text import decode, integer, names_in, read_lines, read_list, why
+from pipelines.sources.text import decode, integer, names_in, read_lines, read_list, unread
 
 CHUNK_SECONDS = 60.0
 _TUBES = "_video_tubes.txt"
@@ -57,7 +57,7 @@ def _read_all(path: Path) -> Iterator[tuple[str, Annotation | BadRow]]:
         try:
             lines = read_lines(path / name)
         except OSError as error:
-            yield name, bad_row(name, f"the file cannot be read: {why(error)}")
+            yield name, bad_row(name, f"the file {unread(error, path / name)}")
         else:
             yield from _read_file(path / name, lines)
 

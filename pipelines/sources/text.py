@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+from pipelines.errors import UNANSWERED
 from pipelines.sources.base import RowError, SourceError, quote
 
 BOM = b"\xef\xbb\xbf"
@@ -32,6 +33,16 @@ def read_list(path: Path, remedy: str) -> list[tuple[int, bytes]]:
         return read_lines(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise SourceError(f"{path}: {why(error)}; {remedy}") from error
+
+
+def unread(error: OSError, path: str | Path) -> str:
+    """What to say of a file that cannot be read; SourceError where its disk does not answer.
+
+    Nobody knows what a disk that does not answer holds, so that nothing of it may count as read.
+    """
+    if error.errno in UNANSWERED:
+        raise SourceError(f"{path}: {why(error)}; run this again when it answers") from error
+    return f"cannot be read: {why(error)}"
 
 
 def names_in(path: Path) -> list[str] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.sources.base import BadRow, RowError, SourceError, bad_row, check_identifiers
-from pipelines.sources.text import why
+from pipelines.sources.text import unread, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def _files(start: Iterable[_Pending], suffixes: Collection[str]) -> Iterator[_Fo
             elif wanted or (is_link and not at_files and not Path(entry.path).exists()):
                 yield _Found(parts, entry.path, split, "not a regular file, or a broken link")
         except OSError as error:
-            yield _Found(parts, entry.path, split, f"cannot be read: {why(error)}")
+            yield _Found(parts, entry.path, split, unread(error, entry.path))
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

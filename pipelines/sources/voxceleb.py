@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from pipelines.sources.base import Annotation, BadRow, RowError, quote
 from pipelines.sources.box_rows import fill_gaps, line_of, read_rows
-from pipelines.sources.text import BOM, decimal, decode, integer, why
+from pipelines.sources.text import BOM, decimal, decode, integer, unread
 from pipelines.sources.tree import Leaf, walk
 
 MAX_BYTES = 16 * 2**20  # the longest published utterance is a few minutes: some 300 KB
@@ -77,7 +77,7 @@ def _read(path: Path, scale: _Scale) -> Iterator[Annotation | BadRow]:
         except RowError as error:
             yield leaf.bad(error, error.line)
         except OSError as error:
-            yield leaf.bad(f"the file cannot be read: {why(error)}")
+            yield leaf.bad(f"the file {unread(error, leaf.path)}")
 
 
 def _load(path: Path) -> bytes:

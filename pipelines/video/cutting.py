@@ -16,7 +16,7 @@ from pipelines.video import boxes as geometry
 from pipelines.video.encode import ClipFile, CropFilter
 from pipelines.video.frames import FrameReader, ShownFrame
 from pipelines.video.grid import GRID, LONGEST, Span
-from pipelines.video.probe import MOST_PIXELS, reason
+from pipelines.video.probe import HDR, MOST_PIXELS, reason
 from pipelines.video.scenes import BlockMeans, block_means, scene_score
 from pipelines.video.sound import read_sound
 from pipelines.video.types import ClipResult, ClipSpec, CropSettings
@@ -26,6 +26,15 @@ MISSING_TAIL = 2
 
 LONGEST_HOLD = 60 * GRID
 """Slots that one frame may stand for inside a clip. More is a damaged timestamp."""
+
+STILL = GRID
+"""Slots of one frame above which a clip's `detail` tells of it."""
+
+
+def _remarks(frame: VideoFrame) -> list[str]:
+    """What a clip's `detail` tells of its pictures, as the first of them is."""
+    said = ["HDR: its colours come out pale"] if frame.color_trc in HDR else []
+    return said + ["interlaced"] * frame.interlaced_frame
 
 
 class ClipCutter:
@@ -43,6 +52,8 @@ class ClipCutter:
         self.verdict: tuple[Status, str] | None = None
         self._source = source
         self._notes: list[str] = []
+        self._longest = 0
+        """Slots of the clip for which one frame stood."""
         self._means: list[tuple[int, BlockMeans]] = []
         self._filter: CropFilter | None = None
         self._file: ClipFile | None = None
@@ -98,7 +109,8 @@ class ClipCutter:
         if self.verdict or stop <= self.at:
             return
         damage = shown.damage
-        if stop - max(shown.start, self.at) > LONGEST_HOLD:
+        self._longest = max(self._longest, stop - self.at)
+        if self._longest > LONGEST_HOLD:
             damage = f"no frame for {(stop - self.at) / GRID:.0f} s: the timestamps leap"
         if damage:
             self.verdict = (Status.DECODE_ERROR, f"at {self.at / GRID:.2f} s: {damage}")
@@ -117,6 +129,8 @@ class ClipCutter:
             self.verdict = (Status.DECODE_ERROR, f"at {self.at / GRID:.2f} s: {reason(error)}")
 
     def _cut(self, frame: VideoFrame) -> VideoFrame:
+        if self._filter is None:
+            self._notes += _remarks(frame)
         if self._filter is None or not self._filter.fits(frame):
             source = self._source
             self._filter = CropFilter(
@@ -160,6 +174,8 @@ class ClipCutter:
 
     def finish(self, open_output: Callable[[str], Path]) -> ClipResult:
         """Close the clip and write it, or say why not. Raises OSError where it cannot write."""
+        if self._longest > STILL:
+            self._notes.append(f"one frame stands for {self._longest / GRID:.1f} s")
         score = None
         if self._means and not self.verdict:
             score, row = scene_score(np.stack([means for _, means in self._means]))

@@ -67,6 +67,8 @@ class FrameReader:
         """Slot at which the video ended; known once `read` has returned None."""
         self.damage = ""
         """What the decoder last said, until a keyframe came."""
+        self._flagged: int | None = None
+        """The time of the last packet that the container itself calls corrupt."""
         self._seek_ahead = SEEK_AHEAD
         self._tried = _BEFORE_ALL
         self._as_decoded = stamped_as_decoded(self.path)
@@ -178,8 +180,11 @@ class FrameReader:
             raise_unanswered(error)
             self.damage = reason(error)
             return
+        if packet.is_corrupt:
+            self._flagged = packet.pts
+            self.damage = "the container marks a packet as corrupt"
         for frame in frames:
-            if frame.key_frame:
+            if frame.key_frame and (frame.pts is None or frame.pts != self._flagged):
                 self.damage = ""
             if frame.is_corrupt:
                 self.damage = "the decoder marked a frame as corrupt"

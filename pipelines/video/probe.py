@@ -42,6 +42,8 @@ OPEN_OPTIONS = {
     "max_pixels": str(MOST_PIXELS),
 }
 """With which foreign files are opened: nothing that they name is opened as well."""
+HDR = (16, 18)
+"""Transfer characteristics PQ and HLG, by ITU-T H.273."""
 _MAX_PACKETS = 256  # to find a first frame in
 _BACK = 1.0  # seconds by which the clock may go back: broken stamps, no other recording
 _SEEN_MISSING = 2.0  # seconds that may lack at the end of a whole file

@@ -27,6 +27,7 @@ Samples = NDArray[np.float32]
 
 _GAP = 0.02  # seconds between sound and its timestamps that are bridged
 _RATES = range(1000, 1_000_001)  # samples a second; at one a second, a packet lasts for hours
+_LACK = 0.5  # seconds without sound at a clip's end that its `detail` tells of
 _RUN_UP = Fraction(1, 2)  # seconds decoded before a clip, for codecs that remember
 
 
@@ -70,7 +71,13 @@ def read_sound(
             failures.append(reason(error))
     if failures and not decoded:
         return None, f"the sound does not decode: {failures[-1]}"
-    return sound, f"the sound decodes in part: {failures[-1]}" if failures else ""
+    if not mixer.reached:
+        return None, "the sound of the video does not reach here"
+    if failures:
+        return sound, f"the sound decodes in part: {failures[-1]}"
+    if sound.shape[1] - mixer.reached > _LACK * rate:
+        return sound, f"the sound ends {mixer.reached / rate:.1f} s after its start"
+    return sound, ""
 
 
 def _decode(
@@ -106,6 +113,8 @@ class _Placer:
     def __init__(self, sound: Samples, begin: Fraction, rate: int) -> None:
         """`sound` is filled; it starts `begin` seconds into the video."""
         self._sound, self._begin, self._rate = sound, begin, rate
+        self.reached = 0
+        """The last sample put down, and one."""
         self._layout = "mono" if len(sound) == 1 else "stereo"
         self._parts: list[Samples] = []
         self._start = self._next = Fraction(0)
@@ -137,6 +146,7 @@ class _Placer:
             low, high = max(0, at), min(self._sound.shape[1], at + run.shape[1])
             if low < high:
                 self._sound[:, low:high] = run[:, low - at : high - at]
+                self.reached = max(self.reached, high)
         self._parts, self._format = [], None
 
     def _resample(self, frame: AudioFrame | None) -> None:

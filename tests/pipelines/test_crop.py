@@ -71,7 +71,7 @@ def test_one_decode_serves_two_people_and_rows_keep_the_catalog_s_order(
     videos = [
         dict.fromkeys(DOWNLOADS.names)
         | {"source": "one", "video": video, "status": "ok", "detail": ""}
-        | {"path": f"videos/{video}.mp4", "sha256": video, "bytes": 4}
+        | {"path": f"videos/{video}.mp4", "sha256": storage.digest_bytes(b"body"), "bytes": 4}
         for video in ("shared", "other")
     ]
     for stage, schema, table in (("catalog", CATALOG, catalog), ("download", DOWNLOADS, videos)):
@@ -93,11 +93,14 @@ def test_one_decode_serves_two_people_and_rows_keep_the_catalog_s_order(
     for item in job.items:
         records.write(item.fingerprint, job.worker.process(item, Path()), 0.1)
     assert sorted(decodes) == [("other", 1), ("shared", 3)]
-    storage.write_bytes(storage.join(params.paths.work, "videos/other.mp4"), b"replaced")
+    storage.write_bytes(storage.join(params.paths.work, "videos/other.mp4"), b"bodY")
     replaced = job.worker.process(job.items[1], Path())
     assert replaced["status"].to_pylist() == ["source_missing"]
-    assert replaced["source_sha256"].to_pylist() == ["other"], "so that it is tried again"
-    assert "not the file that was recorded" in replaced["detail"][0].as_py()
+    assert replaced["source_sha256"].to_pylist() == [storage.digest_bytes(b"body")], (
+        "so that it is tried again"
+    )
+    words = "other.mp4 changed since it was recorded: delete videos/other.mp4 from the work folder"
+    assert replaced["detail"][0].as_py().startswith(words)
     engine.run(job)
     found = manifest.read(job.manifest).to_pylist()
     assert [(r["source"], r["person"], r["video"]) for r in found] == clips

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import toy_stage
 from toy_folder import Toy
 
 from pipelines import command, engine, manifest, storage
+from pipelines.job import Item, Job
 from pipelines.params import Params
+from pipelines.records import Records
 
 
 def test_every_row_in_comes_out_in_the_order_of_the_items(
@@ -116,6 +120,43 @@ def test_what_stops_a_stage_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"likeness: {words}")
     assert not storage.exists(toy.params.paths.manifest("download"))
+
+
+def test_a_record_that_cannot_be_written_is_no_fault_of_its_item(
+    toy: Toy,
+    without_beam: list[list[str]],
+    exit_codes: list[int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    toy.plan(a="ok")
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "write", fail)
+        assert toy.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("likeness: download: Input/output error while writing below")
+    assert toy.main() == 0
+    assert toy.rows() == [("a", "ok")]
+
+
+def test_a_file_that_lost_bytes_is_made_again(
+    make_params: Callable[..., Params], tmp_path: Path
+) -> None:
+    params = make_params()
+    schema = pa.schema([("status", pa.string()), ("path", pa.string()), ("bytes", pa.int64())])
+    items = [Item(name, storage.digest(name), 0, 1, 1) for name in ("a", "b", "c")]
+    for item, there in zip(items, (b"whole", b"", None), strict=True):
+        path = f"videos/{item.name}.mp4"
+        if there is not None:
+            storage.write_bytes(storage.join(params.paths.work, path), there)
+        rows = pa.Table.from_pylist([{"status": "ok", "path": path, "bytes": 5}], schema=schema)
+        Records(params.paths.work, "download").write(item.fingerprint, rows, 0.1)
+    worker = toy_stage.ToyWorker(tmp_path)
+    job = Job("download", params, schema, worker, items, "videos", 0.5, folder="videos")
+    assert [item.name for item in engine.pending_items(job, frozenset())] == ["b", "c"]
 
 
 def test_work_in_an_object_store(

@@ -30,6 +30,22 @@ def test_a_mirror_folder_is_read_in_place(
     assert len(list((tmp_path / "work" / "videos").rglob("*.mp4"))) == 1
 
 
+def test_a_mirror_s_video_that_was_replaced_is_taken_anew(
+    run: Run, tmp_path: Path, whole_video: Path
+) -> None:
+    (tmp_path / "mirror").mkdir()
+    video = tmp_path / "mirror" / "aaa.mp4"
+    shutil.copyfile(whole_video, video)
+    first = run(["aaa"], mirror=str(tmp_path / "mirror"))["aaa"]
+    body = bytearray(whole_video.read_bytes())
+    at = body.index(b"mdat") + 200  # another picture of the same size
+    body[at] ^= 1
+    video.write_bytes(body)
+    second = run(["aaa"], mirror=str(tmp_path / "mirror"))["aaa"]
+    assert second["bytes"] == first["bytes"]
+    assert second["sha256"] == storage.digest_bytes(bytes(body)) != first["sha256"]
+
+
 def test_a_mirror_folder_called_videos_is_not_taken_for_the_work_folder_s(
     run: Run, tmp_path: Path, whole_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

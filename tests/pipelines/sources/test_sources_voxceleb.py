@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -209,3 +210,19 @@ def test_fast_parsers_accept_no_more_than_the_slow_one(data):
         except box_rows.RowError as error:
             results.append((str(error), error.line))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("broken", ["file", "folder"])
+def test_a_disk_that_does_not_answer_costs_no_rows(tmp_path, monkeypatch, broken):
+    put(tmp_path, HEADER + ROWS)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    if broken == "file":
+        monkeypatch.setattr(Path, "read_bytes", fail)
+    else:
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda f: (fail if VIDEO in str(f) else scandir)(f))
+    with pytest.raises(SourceError, match=f"{VIDEO}.*: Input/output error; run this again"):
+        list(voxceleb2(tmp_path))

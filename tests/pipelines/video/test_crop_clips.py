@@ -103,3 +103,19 @@ def test_damage_inside_one_clip_spares_the_others(tmp_path):
     assert results["hit"].status == Status.DECODE_ERROR
     for key, first in (("before", 10), ("after", 160)):
         assert read(results[key].path)[0] == list(range(first, first + 60))
+
+
+def test_packets_that_the_container_calls_corrupt_are_damage(tmp_path):
+    """Lost transport packets: the decoder conceals what it misses, and says nothing."""
+    options = {"preset": "ultrafast", "g": "50"}
+    source = write(tmp_path / "a.ts", list(range(250)), Fraction(1, 25), options=options)
+    with av.open(str(source)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        (spot,) = [p.pos for p in packets if p.pts == packets[110].pts]
+    body = source.read_bytes()
+    one = 188  # bytes of a transport packet; the counters of what follows tell that two are gone
+    source.write_bytes(body[: spot + one] + body[spot + 3 * one :])
+    clips = [ClipSpec("before", 10, 60), ClipSpec("hit", 100, 40), ClipSpec("after", 155, 60)]
+    results = cut(source, clips, tmp_path)
+    assert results["hit"].status == Status.DECODE_ERROR
+    assert results["before"].status == results["after"].status == Status.OK

@@ -1,8 +1,10 @@
 """Which clips are kept, and what is said of the others."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
-from videos import SIDE, Sources, cut, read
+from videos import SIDE, Sources, cut, read, write
 
 from pipelines.statuses import Status
 from pipelines.video import ClipSpec, CropSettings
@@ -47,3 +49,21 @@ def test_what_cannot_be_a_clip_is_refused(sources, tmp_path):
     assert results["flat"].detail == results["nan"].detail == "a box has no extent"
     assert results["beyond"].detail == "starts at 5.80 s, the video ends at 5.00 s"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_stands_still_is_told(sources, tmp_path):
+    source = write(tmp_path / "still.mp4", [0, 1, 2, 60, 61, 62], Fraction(1, 25))
+    results = cut(source, [ClipSpec("still", 0, 63), ClipSpec("short", 50, 13)], tmp_path)
+    assert results["still"].detail == "one frame stands for 2.3 s"
+    assert {result.status for result in results.values()} == {Status.OK}
+    assert not results["short"].detail
+
+
+def test_hdr_and_interlaced_pictures_are_told(tmp_path):
+    kinds = {"hdr": {"color_trc": 16}, "lines": {"options": {"x264-params": "tff=1"}}}
+    found = {}
+    for name, settings in kinds.items():
+        source = write(tmp_path / f"{name}.mp4", list(range(10)), Fraction(1, 25), **settings)
+        found |= cut(source, [ClipSpec(name, 0, 10)], tmp_path / "out")
+    assert found["hdr"].detail == "HDR: its colours come out pale"
+    assert found["lines"].detail == "interlaced"

@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from videos import RATE, Sources, cut, read
+from videos import RATE, Sources, cut, read, write
 
 from pipelines.statuses import Status
 from pipelines.video import ClipSpec
@@ -47,3 +47,14 @@ def test_sound_that_does_not_decode_costs_no_clip(tmp_path, sources):
     assert result.status == Status.OK and not result.has_audio
     assert "sound" in result.detail
     assert read(result.path)[0] == list(range(10, 60))
+
+
+def test_sound_that_ends_early_is_told(tmp_path):
+    source = write(tmp_path / "a.mp4", list(range(150)), Fraction(1, 25), sound=2.0)
+    clips = [ClipSpec("whole", 0, 50), ClipSpec("part", 25, 75), ClipSpec("none", 80, 50)]
+    results = cut(source, clips, tmp_path)
+    assert {result.status for result in results.values()} == {Status.OK}
+    assert [results[key].has_audio for key in ("whole", "part", "none")] == [True, True, False]
+    assert not results["whole"].detail
+    assert results["part"].detail == "the sound ends 1.0 s after its start"
+    assert results["none"].detail == "the sound of the video does not reach here"
