@@ -115,10 +115,12 @@ class Board:
             progress.complain(note)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "history.jsonl"
-        past = {line["step"]: line for line in read_history(path) if line["step"] <= event.step}
-        past |= {old.step: {"step": old.step, **old.losses} for old in event.history}
-        text = "".join(json.dumps(past[step]) + "\n" for step in sorted(past))
-        storage.write_bytes(str(path), text.encode())  # whole or not at all
+        curves = []
+        with storage.atomic(str(path)) as anew, anew.open("w", encoding="utf-8") as file:
+            for line in _past(path, event):
+                file.write(json.dumps(line) + "\n")
+                if self._shown(line["step"]):
+                    curves.append(line)
         self._history = path.open("a", encoding="utf-8")
         threading.excepthook = _told_later
         self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=event.step + 1)
@@ -133,8 +135,8 @@ class Board:
             monitor_system=False,
         )
         self._live.log_metric("content_backbones", self.content, plot=False)
-        for step in sorted(past):
-            self._curve(self._live, step, past[step])
+        for line in curves:
+            self._curve(self._live, line["step"], line)
         self._line = _Line(event)
 
     def _keep(self, event: Stepped) -> None:
@@ -181,6 +183,19 @@ def read_history(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def _past(path: Path, started: Started) -> Iterator[dict[str, Any]]:
+    """The steps up to the one a run goes on from: a history's, and last those of its checkpoint.
+
+    One at a time: a full run has some hundred thousand.
+    """
+    known = started.history[0].step if started.history else started.step + 1
+    for line in read_history(path):
+        if line["step"] < known:
+            yield line
+    for old in started.history:
+        yield {"step": old.step, **old.losses}
 
 
 class _Line:
