@@ -1,10 +1,13 @@
 """Prune: what the work folder holds that no stage reads any more, of older versions and settings.
 
-Lists it; --delete deletes it. Needs a finished rebuild, so that nothing in use is taken for old.
+Videos, crops, landmarks, half videos of URLs that are no longer asked for, plans of shards, and
+shards fetched from an object store in another state of the dataset. Lists it; --delete deletes it.
+Needs a finished rebuild, so that nothing in use is taken for old.
 What another branch or experiment would still use is made anew there when it is needed; lineage
 no longer knows what was given a crop that is deleted here.
 
-Exits with 0, also where there is nothing; 2 while a stage has work to do or is at work.
+Exits with 0, also where there is nothing; 2 while a stage has work to do or is at work, or a
+run is being trained.
 """
 
 from __future__ import annotations
@@ -13,15 +16,23 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 
-from pipelines import progress, storage
+from pipelines import manifest, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import UserError
 from pipelines.params import Params, load
 from pipelines.records import Records
-from pipelines.work_folder import RECORDS, files_below, inside, refuse_while_busy
+from pipelines.work_folder import (
+    RECORDS,
+    files_below,
+    inside,
+    refuse_while_busy,
+    refuse_while_training,
+    shard_cache,
+)
 
 
 @dataclass
@@ -37,6 +48,7 @@ def superseded(params: Params) -> Superseded:
     """Find it. Raises UserError where a stage has items without a record, or is at work."""
     work, found, kept = params.paths.work, Superseded(), set[str]()
     refuse_while_busy(work)
+    refuse_while_training(work)
     for stage in RECORDS:
         job = importlib.import_module(f"pipelines.{stage}").prepare(params)
         live, records = {item.fingerprint for item in job.items}, Records(work, stage)
@@ -51,10 +63,33 @@ def superseded(params: Params) -> Superseded:
         except pa.ArrowInvalid as error:
             raise UserError(f"{stage}: {error}; run `python -m pipelines.{stage}` first") from None
         found.records += [records.url(name) for name in sorted(present - live)]
+        if stage == "download":
+            # Half a video waits for the next try, as long as somebody may ask for it.
+            asked = {fingerprint[:16] for fingerprint in live}
+            urls = files_below(storage.join(work, "partial"))
+            found.files["partial"] = [url for url in urls if asked.isdisjoint(url.split("/"))]
+        elif stage == "shard":
+            urls = files_below(storage.join(work, "plans"))
+            found.files["plans"] = [url for url in urls if url != job.worker.plan]
+    found.files["shard_cache"] = list(_stale_tars(params))
     for folder in filter(None, RECORDS.values()):
         urls = files_below(storage.join(work, folder))
         found.files[folder] = sorted(url for url in urls if inside(folder, url) not in kept)
     return found
+
+
+def _stale_tars(params: Params) -> Iterator[str]:
+    """Of the shards fetched from a store, those of another state of the dataset than this one."""
+    urls = list(files_below(shard_cache(params)))
+    if not urls:
+        return
+    index, live = params.paths.manifest("shard"), set[str]()
+    if not storage.is_local(index):
+        live = set(manifest.read(index, ["shard_sha256"])["shard_sha256"].to_pylist())
+        live.add(storage.digest_bytes(storage.read_bytes(index))[:16])
+    for url in urls:
+        if live.isdisjoint({*url.split("/"), Path(url).stem}):
+            yield url
 
 
 def _files(records: Records, fingerprints: Sequence[str]) -> Iterator[str]:

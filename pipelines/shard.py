@@ -114,11 +114,11 @@ class ShardWorker:
     threads = 1
 
     def __init__(self, params: Params, plan: str) -> None:
-        self._params, self._plan_url = params, plan
+        self._params, self.plan = params, plan
 
     def setup(self) -> None:
         """Open the plan."""
-        self._plan = ManifestReader(self._plan_url)
+        self._plan = ManifestReader(self.plan)
 
     def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """A tar is whole or not there: no row can stand for a part of it."""

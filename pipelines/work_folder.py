@@ -10,6 +10,7 @@ import fsspec
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.params import Params
 
 RUN_LOCK = "driver.lock"
 """In a training run's folder: held by the process that trains it, and names it."""
@@ -32,6 +33,12 @@ def inside(folder: str, url: str) -> str:
     """A file's path below the work folder: they all lie as folder/xx/name."""
     name = url.rpartition("/")[2]
     return f"{folder}/{name[:2]}/{name}"
+
+
+def shard_cache(params: Params) -> str:
+    """Where shards of an object store are kept: in the work folder, if that is on this machine."""
+    local = params.paths.work if storage.is_local(params.paths.work) else "work"
+    return storage.join(local, "shard_cache")
 
 
 def refuse_while_busy(work: str) -> None:

@@ -21,6 +21,7 @@ from pipelines.errors import StopStage, UserError
 from pipelines.forget import requests as takedowns
 from pipelines.params import Params, load
 from pipelines.version import code_version
+from pipelines.work_folder import shard_cache
 from training import content, user_study
 from training.episodes import Episodes
 from training.evaluation import protocol as protocols
@@ -35,7 +36,7 @@ from training.evaluation.summary import Summary
 from training.grid import save_png
 from training.index import EmptySplit, people_of
 from training.metrics import motion
-from training.run import SPLIT, shard_cache
+from training.run import SPLIT
 from training.shard_cache import localize
 from training.trained import Trained, default_model, device_named, find_model
 

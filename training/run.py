@@ -17,6 +17,7 @@ from pipelines import storage
 from pipelines.params import Params
 from pipelines.params.training import Setting
 from pipelines.version import code_version, source_digest
+from pipelines.work_folder import shard_cache
 
 DECIDING: tuple[str, ...] = (
     "batches",
@@ -69,12 +70,6 @@ class Run:
     def total_steps(self, videos: int) -> int:
         """Steps in which each of the videos is shown `epochs` times."""
         return ceil(self.setting.epochs * videos / self.setting.batch)
-
-
-def shard_cache(params: Params) -> str:
-    """Where shards of an object store are kept: in the work folder, if that is on this machine."""
-    local = params.paths.work if storage.is_local(params.paths.work) else "work"
-    return storage.join(local, "shard_cache")
 
 
 def plan(params: Params, setting: Setting, index_sha256: str) -> Run:

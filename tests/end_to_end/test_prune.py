@@ -21,11 +21,16 @@ def test_only_what_no_stage_reads_goes(undisturbed: Rig, tmp_path: Path) -> None
     assert "crop has" in line and "dvc repro card" in line
     rig.run_all("crop", "landmarks", "shard")
     made, hashes = media(rig), rig.hashes()
+    half = rig.work / "partial" / ("0" * 16) / "video.mp4.part"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"of a URL that nobody asks for any more")
     assert before < made
     listed = rig.run("prune").check()
     assert "crops" in listed.out and "without --delete" in listed.out and media(rig) == made
     assert "deleted" in rig.run("prune", "--delete").check().out
     left = media(rig)
+    assert not half.exists()
+    assert len(list((rig.work / "plans").iterdir())) == 1, "of the settings as they are"
     assert left < made and len(left) == len(before), "as many as of the settings before"
     kept = {stage: rig.records(stage) for stage in BEAM_STAGES}
     rig.run_all()
