@@ -8,7 +8,7 @@ the history names them) and virtual environments.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,8 +112,8 @@ def check(
                 name = shown.removesuffix(made.SIDECAR)
                 proof.saw += [f"{name}: {words}" for words in models.told(path, sight)]
     _ownerless(params, project, forgotten, proof)
-    for folder, why in runs.shown(params, sight):
-        proof.findings.append(Finding(_shown(str(folder), project), why, f"run `{AGAIN}`"))
+    for picture, why in runs.shown(params, sight):
+        proof.findings.append(Finding(_shown(picture, project), why, f"run `{AGAIN}`"))
     _remotes(repo, book, requests, proof)
     _notes(params, project, repo, book, requests, forgotten, proof)
     return proof
@@ -142,25 +142,35 @@ def _files(places: Sequence[Area], left_out: Sequence[Path]) -> Iterator[tuple[A
         if not storage.is_local(area.url):
             yield from ((area, url) for url in files_below(area.url))
             continue
-        root = storage.local_path(area.url).resolve()
-        if any(root.is_relative_to(other) for other in done):
-            continue
-        closed = {*done, *left_out}
-        if root.is_file():
-            yield area, str(root)
-        for top, folders, names in storage.walk(root):
-            here = Path(top)
-            folders[:] = [
-                name
-                for name in sorted(folders)
-                if here / name not in closed
-                and name != ".git"
-                and not (here / name / "pyvenv.cfg").exists()
-            ]
-            for name in sorted(names):
-                if here / name not in closed:
-                    yield area, str(here / name)
-        done.append(root)
+        start = storage.local_path(area.url).resolve()
+        roots = [start]
+        while roots:
+            root = roots.pop()
+            read = any(root.is_relative_to(other) for other in (*done, *left_out))
+            leads_up = root != start and start.is_relative_to(root)
+            if not (read or leads_up):
+                yield from ((area, path) for path in _below(root, {*done, *left_out}, roots))
+                done.append(root)
+
+
+def _below(root: Path, closed: Container[Path], linked: list[Path]) -> Iterator[str]:
+    """The files of a folder; folders that it links to are added to those to be read."""
+    if root.is_file():
+        yield str(root)
+    for top, folders, names in storage.walk(root):
+        here, inside = Path(top), []
+        for name in sorted(folders):
+            place = here / name
+            if place in closed or name == ".git" or (place / "pyvenv.cfg").exists():
+                continue
+            if place.is_symlink():  # to a larger disk
+                linked.append(place.resolve())
+            else:
+                inside.append(name)
+        folders[:] = inside
+        for name in sorted(names):
+            if here / name not in closed:
+                yield str(here / name)
 
 
 def current_index(params: Params) -> str | None:

@@ -14,21 +14,21 @@ from itertools import chain
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.errors import UserError
 from pipelines.forget.models import Sight
 from pipelines.forget.whose import label
 from pipelines.lineage import made
 from pipelines.params import Params
+from pipelines.work_folder import files_below
 
 PICTURES = ("grids", "tensorboard")
 EVALUATED = ("grid.png", "user_study.html")
 CACHES = ("shard_cache", "evaluate")
 """Of the work folder: made again where they are needed."""
-Pictures = tuple[str, tuple[str, str] | None, list[Path]]
-"""Whose they are in words, the digest and split of the dataset, and where they lie."""
+Pictures = tuple[str, tuple[str, str] | None, list[str]]
+"""Whose they are in words, the digest and split of the dataset, and the URLs of those there are."""
 
 
-def shown(params: Params, sight: Sight) -> Iterator[tuple[Path, str]]:
+def shown(params: Params, sight: Sight) -> Iterator[tuple[str, str]]:
     """Files and folders of pictures of datasets that held someone forgotten, or may have; why."""
     if not sight.requests:
         return
@@ -41,7 +41,7 @@ def shown(params: Params, sight: Sight) -> Iterator[tuple[Path, str]]:
                 continue
             names = ", ".join(map(label, held or unsure))
             why = f"pictures of {what} whose dataset {'held' if held else 'may have held'} {names}"
-        yield from ((path, why) for path in pictures if path.exists())
+        yield from ((url, why) for url in pictures)
 
 
 def report(params: Params) -> str:
@@ -52,21 +52,22 @@ def report(params: Params) -> str:
 def purge(params: Params, sight: Sight) -> Counter[str]:
     """Delete these pictures, the caches and the report; how many files of what."""
     gone: Counter[str] = Counter()
-    for path, _ in shown(params, sight):
-        gone["pictures of training and evaluation"] += _delete(path)
+    for url, _ in shown(params, sight):
+        gone["pictures of training and evaluation"] += _delete(url)
     for name in CACHES:
         if (folder := _here(params) / name).is_dir():
-            gone["cached files"] += _delete(folder)
+            gone["cached files"] += _delete(str(folder))
     if storage.exists(url := report(params)):
         storage.remove(url)
         gone["report"] += 1
     return gone
 
 
-def _delete(path: Path) -> int:
+def _delete(url: str) -> int:
     """How many files it was."""
-    if not path.is_dir():
-        path.unlink()
+    path = storage.local_path(url) if storage.is_local(url) else None
+    if path is None or not path.is_dir():
+        storage.remove(url)
         return 1
     files = sum(1 for file in path.rglob("*") if not file.is_dir())
     shutil.rmtree(path)
@@ -78,20 +79,22 @@ def _of_runs(params: Params) -> Iterator[Pictures]:
         digest = _dataset(run)
         # Of any split: grids show held-out people too.
         dataset = (digest, "") if digest else None
-        yield "a run", dataset, [run / name for name in PICTURES]
+        there = [str(run / name) for name in PICTURES if (run / name).exists()]
+        yield "a run", dataset, there
 
 
 def _of_evaluations(params: Params) -> Iterator[Pictures]:
-    if not storage.is_local(params.paths.results):
-        return
-    for folder in sorted(storage.local_path(params.paths.results).glob("*")):
-        pictures = [folder / name for name in EVALUATED]
-        if any(path.is_file() for path in pictures):
-            try:
-                dataset = made.dataset_of(made.read(folder / made.EVALUATION).facts)
-            except UserError:
-                dataset = None
-            yield "an evaluation", dataset, pictures
+    folders: dict[str, list[str]] = {}
+    for url in files_below(params.paths.results):
+        if url.rpartition("/")[2] in EVALUATED:
+            folders.setdefault(url.rpartition("/")[0], []).append(url)
+    for folder, pictures in sorted(folders.items()):
+        try:
+            told = made.read_evaluation(storage.read_bytes(storage.join(folder, made.EVALUATION)))
+            dataset = made.dataset_of(told)
+        except (FileNotFoundError, *made.DAMAGED):
+            dataset = None
+        yield "an evaluation", dataset, pictures
 
 
 def _here(params: Params) -> Path:

@@ -27,6 +27,8 @@ LARGEST_HEADER = 100_000_000
 """Bytes, as in safetensors itself."""
 DEEPEST = 16
 """Generations that are followed: nobody has more, but a stranger's file may claim them."""
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a damaged or strange file raises."""
 Facts = Mapping[str, Any]
 
 
@@ -67,8 +69,8 @@ def read(path: Path) -> Made:
             return Made(path, "video", facts)
         beside = path / EVALUATION if path.is_dir() else path.with_name(EVALUATION)
         if beside.is_file():
-            return Made(path, "evaluation", _read_evaluation(beside))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return Made(path, "evaluation", read_evaluation(beside.read_bytes()))
+    except DAMAGED as error:
         raise UserError(f"{path}: damaged, or not made by Likeness") from error
     raise UserError(
         f"{path}: nothing tells how it was made: neither a sidecar {path.name}{SIDECAR} nor an "
@@ -107,8 +109,9 @@ def _read_sidecar(path: Path) -> Facts:
     return _mapping(told["facts"])
 
 
-def _read_evaluation(path: Path) -> Facts:
-    told = json.loads(path.read_bytes())
+def read_evaluation(data: bytes) -> Facts:
+    """What the `results.json` of an evaluation says. Raises what DAMAGED names."""
+    told = json.loads(data)
     if told["kind"] != "evaluation":
         raise ValueError("of another kind")
     return {key: told[key] for key in ("setting", "model", "dataset", "code")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from leaver import LEAVER, OTHER, OWN, STRANGER, annotate, asked, index_of, safetensors
 
 from pipelines import storage
@@ -61,6 +62,21 @@ def test_the_proof(
     assert "it is a file of" in words.pop("x.bin")
     assert "no record tells" in words.pop("0001.mp4")
     assert words == {}
+
+
+def test_folders_on_another_disk_are_read(
+    worked: Params, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    inforce = asked(worked, f"person,{LEAVER}")
+    assert forget(worked, tmp_path, []) == 0
+    disk = tmp_path_factory.mktemp("disk")
+    (disk / "notes.md").write_text(f"ask {LEAVER}")
+    (disk.parent / "beside.md").write_text(f"ask {LEAVER}")
+    (tmp_path / "elsewhere").symlink_to(disk)
+    (disk / "back").symlink_to(tmp_path)
+    (tmp_path / "up").symlink_to(tmp_path.parent)
+    found = check.check(worked, tmp_path, inforce, whose(worked, inforce)).findings
+    assert [finding.file for finding in found] == [str(disk / "notes.md")]
 
 
 def test_a_line_added_by_hand(

@@ -139,6 +139,27 @@ def test_pictures_of_evaluations_that_held_them_go(
     assert found.file == str(again.relative_to(tmp_path)) and "does not tell" in found.what
 
 
+def test_pictures_of_evaluations_in_a_store_go(
+    worked: Params, tmp_path: Path, params_file: Callable[..., str]
+) -> None:
+    results = f"memory://{tmp_path.name}/results"
+    paths = worked.paths.model_copy(update={"results": results})
+    params = worked.model_copy(update={"paths": paths})
+    storage.write_bytes(f"{results}/tiny/grid.png", b"a face")
+    storage.write_bytes(f"{results}/tiny/results.json", b"torn")
+    storage.write_bytes(f"{results}/tiny/table.md", b"numbers")
+    inforce = asked(params, f"person,{LEAVER}")
+    (found,) = [
+        finding
+        for finding in check.check(params, tmp_path, inforce, whose(params, inforce)).findings
+        if "pictures" in finding.what
+    ]
+    assert found.file.endswith("/results/tiny/grid.png") and "does not tell" in found.what
+    assert forget(params, tmp_path, []) == 0
+    assert not storage.exists(f"{results}/tiny/grid.png")
+    assert storage.exists(f"{results}/tiny/table.md")
+
+
 def test_videos_of_a_mirror_are_known_by_their_bytes(
     worked: Params, tmp_path: Path, params_file: Callable[..., str]
 ) -> None:
