@@ -37,9 +37,9 @@ def read_sound(
     """The sound under slots [first, first + frames): frames * rate / 25 samples; what went wrong.
 
     channels: 1 mixes it down, 2 keeps stereo, and mixes down what has more; mono stays mono.
-    Silence where there is none; None where nothing decodes or the video has no sound. The file
-    is opened anew, because some decoders keep state over a flush that would reach into the next
-    clip. Raises MediaError where it does not open, OSError where it cannot be read.
+    Silence where there is none for a while; None where there is none at all or nothing decodes.
+    The file is opened anew, because some decoders keep state over a flush that would reach into
+    the next clip. Raises MediaError where it does not open, OSError where it cannot be read.
     """
     with open_container(path) as container:
         if not container.streams.audio:
@@ -60,19 +60,16 @@ def read_sound(
         sound = np.zeros((channels, frames * rate // GRID), np.float32)
         mixer = _Placer(sound, begin, rate)
         failures: list[str] = []
-        decoded = 0
         try:
             for frame in _decode(container, stream, start, stop, failures):
-                decoded += 1
                 mixer.add(frame, None if frame.pts is None else (frame.pts - origin) * base)
             mixer.flush()
         except (FFmpegError, ValueError) as error:
             raise_unanswered(error)
             failures.append(reason(error))
-    if failures and not decoded:
-        return None, f"the sound does not decode: {failures[-1]}"
     if not mixer.reached:
-        return None, "the sound of the video does not reach here"
+        why = f"does not decode: {failures[-1]}" if failures else "of the video does not reach here"
+        return None, f"the sound {why}"
     if failures:
         return sound, f"the sound decodes in part: {failures[-1]}"
     if sound.shape[1] - mixer.reached > _LACK * rate:

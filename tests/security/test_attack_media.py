@@ -232,10 +232,10 @@ def with_sound(path: Path, rate: int) -> Path:
 def test_sound_of_one_sample_a_second_is_not_unrolled(tmp_path: Path) -> None:
     path = with_sound(tmp_path / "slow.mkv", 1)
     sound, note = read_sound(path, 0, 25, 16000)
-    assert sound is not None and not sound.any()
+    assert sound is None
     assert "1 samples a second" in note
     sound, note = read_sound(with_sound(tmp_path / "fair.mkv", 8000), 0, 25, 16000)
-    assert sound is not None and sound.any() and not note
+    assert sound is not None and sound.any() and "ends 0.1 s" in note
 
 
 @pytest.mark.parametrize(("first", "frames"), [(0, 2**31 - 1), (2**31 - 1, 10), (0, 180_001)])
