@@ -45,7 +45,8 @@ def test_every_frame_of_every_clip_is_the_right_one(sources, tmp_path, name):
     results = cut(sources[name], clips, tmp_path)
     for clip in clips:
         result = results[clip.key]
-        assert (result.status, result.detail) == (Status.OK, "")
+        assert result.status == Status.OK
+        assert not result.detail or result.detail.startswith("the sound ends")
         numbers, sound = read(result.path)
         assert numbers == shown(slots, clip.first_frame, clip.frames)
         assert result.has_audio and sound is not None
