@@ -46,9 +46,12 @@ def test_every_frame_of_every_clip_is_the_right_one(sources, tmp_path, name):
     for clip in clips:
         result = results[clip.key]
         assert result.status == Status.OK
-        assert not result.detail or result.detail.startswith("the sound ends")
         numbers, sound = read(result.path)
         assert numbers == shown(slots, clip.first_frame, clip.frames)
+        if 25 * 5 <= clip.first_frame:  # the sound is five seconds long
+            assert sound is None and result.detail == "the sound of the video does not reach here"
+            continue
+        assert not result.detail or result.detail.startswith("the sound ends")
         assert result.has_audio and sound is not None
         assert 0 <= len(sound) - clip.frames * 640 < 1024
         if clip.frames > 40:
