@@ -140,18 +140,6 @@ def prepare(params: Params) -> Run:
             ShardIndex(storage.local_path(index), SPLIT, setting.k + 1, setting.few_frames)
         except ValueError as error:
             raise UserError(f"settings.{params.setting}: {error}") from None
-    if setting.batch % params.ray.workers:
-        raise UserError(
-            f"settings.{params.setting}.batch is {setting.batch}, which has no equal parts "
-            f"for ray.workers {params.ray.workers}"
-        )
-    if (setting.batch // params.ray.workers) % setting.meta.accumulate:
-        raise UserError(
-            f"settings.{params.setting}.meta.accumulate is {setting.meta.accumulate}, which "
-            f"does not divide a worker's {setting.batch // params.ray.workers} episodes"
-        )
-    settings.networks(setting, params.setting)
-    settings.meta(setting, params.setting)
     setting = settings.pinned(setting, params.setting)
     settings.content_loss(setting.content, f"settings.{params.setting}")
     return plan(params, setting, storage.digest_bytes(data))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from pipelines.errors import StopStage, UserError
+from pipelines.errors import StopStage
 from pipelines.params.training import Backbone, Setting
 from training import perceptual
 from training.losses import ContentLoss
@@ -16,20 +16,14 @@ from training.networks import NetworkConfig
 T = TypeVar("T")
 
 
-def networks(setting: Setting, name: str = "NAME") -> NetworkConfig:
-    """Raises UserError for sizes that the networks cannot have."""
-    try:
-        return NetworkConfig(**setting.networks.model_dump())
-    except ValueError as error:
-        raise UserError(f"settings.{name}.networks: {error}") from None
+def networks(setting: Setting) -> NetworkConfig:
+    """Sizes of E, G and D."""
+    return NetworkConfig(**setting.networks.model_dump())
 
 
-def meta(setting: Setting, name: str = "NAME") -> MetaConfig:
-    """Raises UserError for what cannot be trained."""
-    try:
-        return MetaConfig(**setting.meta.model_dump())
-    except ValueError as error:
-        raise UserError(f"settings.{name}.meta: {error}") from None
+def meta(setting: Setting) -> MetaConfig:
+    """How a step is made."""
+    return MetaConfig(**setting.meta.model_dump())
 
 
 def pinned(setting: Setting, name: str = "NAME") -> Setting:

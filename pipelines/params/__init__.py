@@ -86,6 +86,23 @@ class Params(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    def _batch_has_equal_parts(self) -> Params:
+        if not self.settings:
+            return self
+        setting, workers = self.settings[self.setting], self.ray.workers
+        if setting.batch % workers:
+            raise ValueError(
+                f"settings.{self.setting}.batch: {setting.batch} has no equal parts for "
+                f"ray.workers {workers}"
+            )
+        if (each := setting.batch // workers) % setting.meta.accumulate:
+            raise ValueError(
+                f"settings.{self.setting}.meta.accumulate: {setting.meta.accumulate} does not "
+                f"divide a worker's {each} episodes"
+            )
+        return self
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a key given twice is an error: the first would be lost in silence."""

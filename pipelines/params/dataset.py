@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from pipelines.params.model import Fraction, Model, Name, Positive
 from pipelines.schemas import LARGEST_CROP
 
+Extension = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$")]
+"""Of a file's name, without the dot."""
+
 
 class Source(Model):
     """One published list or tree."""
@@ -31,6 +34,12 @@ class Filters(Model):
     """Audio offset in frames, absolute."""
     min_frames: Positive | None = None
     max_frames: Positive | None = None
+
+    @model_validator(mode="after")
+    def _some_length_passes(self) -> Filters:
+        if self.min_frames and self.max_frames and self.min_frames > self.max_frames:
+            raise ValueError(f"min_frames {self.min_frames} is above max_frames {self.max_frames}")
+        return self
 
 
 class Split(Model):
@@ -77,7 +86,14 @@ class Download(Model):
     mirror: str | None = None
     """Folder, http or object-store URL asked first; `{video_id}` and `{ext}` are filled in,
     or `/{video_id}.{ext}` is appended."""
-    extensions: tuple[str, ...] = ("mp4", "webm", "mkv", "mov", "mpg", "avi")
+    extensions: Annotated[tuple[Extension, ...], Field(min_length=1)] = (
+        "mp4",
+        "webm",
+        "mkv",
+        "mov",
+        "mpg",
+        "avi",
+    )
     format: str = "bv*[height<={max_height}]+ba/b[height<={max_height}]/bv*+ba/b"
     max_height: Positive = 720
     max_bytes: Positive = 4_000_000_000
@@ -167,8 +183,8 @@ class Shard(Model):
 class Card(Model):
     """What the dataset card says that no manifest knows."""
 
-    title: str
-    licence: str
+    title: Annotated[str, Field(min_length=1)]
+    licence: Annotated[str, Field(min_length=1)]
     """SPDX identifier or Hugging Face licence id."""
     description: str
     homepage: str = ""

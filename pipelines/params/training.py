@@ -25,11 +25,33 @@ class Networks(Model):
     """Size of E, G and D."""
 
     image_size: Annotated[int, Field(ge=8, le=1024)] = 256
-    min_channels: Positive = 64
-    max_channels: Positive = 512
+    min_channels: Annotated[int, Field(ge=1, le=8192)] = 64
+    max_channels: Annotated[int, Field(ge=1, le=8192)] = 512
     attention: bool = True
     generator_levels: Positive = 4
-    residual_blocks: Annotated[int, Field(ge=0)] = 4
+    residual_blocks: Annotated[int, Field(ge=0, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> Networks:
+        size, levels = self.image_size, self.generator_levels
+        if size & (size - 1):
+            raise ValueError(f"image_size: {size} is no power of two")
+        if size >> levels < 2:
+            raise ValueError(f"generator_levels: {levels} halvings leave nothing of {size} pixels")
+        if self.max_channels < self.min_channels:
+            raise ValueError(
+                f"max_channels: {self.max_channels} is less than min_channels {self.min_channels}"
+            )
+        if self.attention and (size < 32 or levels < 3 or self._at_attention < 8):
+            raise ValueError(
+                "attention: it needs image_size 32, generator_levels 3 and 8 channels after three "
+                "halvings, or more; else say `attention: false`"
+            )
+        return self
+
+    @property
+    def _at_attention(self) -> int:
+        return min(self.max_channels, self.min_channels << 2)
 
 
 class Meta(Model):

@@ -120,6 +120,27 @@ def test_the_repository_s_own_files_load(name: str) -> None:
             GOOD + "settings: {s: {content: {pixels: {weight: 1}}, meta: {betas: [0.5]}}}",
             "settings.s.meta.betas.1: this entry of the list is required",
         ),
+        (
+            GOOD + "setting: s\nsettings: {s: {batch: 4, content: {pixels: {weight: 1}}}}\n"
+            "ray: {workers: 3}",
+            "settings.s.batch: 4 has no equal parts for ray.workers 3",
+        ),
+        (
+            GOOD + "setting: s\n"
+            "settings: {s: {batch: 4, content: {pixels: {weight: 1}}, meta: {accumulate: 3}}}",
+            "settings.s.meta.accumulate: 3 does not divide a worker's 4 episodes",
+        ),
+        (
+            GOOD + "settings: {s: {content: {pixels: {weight: 1}}, networks: {image_size: 100}}}",
+            "settings.s.networks: image_size: 100 is no power of two",
+        ),
+        (
+            GOOD.replace("  sources", "  filters: {min_frames: 9, max_frames: 8}\n  sources"),
+            "catalog.filters: min_frames 9 is above max_frames 8",
+        ),
+        (GOOD + "download: {extensions: [.mp4]}", "download.extensions.0: string should match"),
+        (GOOD + "download: {extensions: []}", "download.extensions: too few valid entries"),
+        (GOOD.replace("mit", "''"), "card.licence: string should have at least 1 character"),
         (GOOD + "beam: {runner: DaskRunner}", "beam: DaskRunner silently drops branches"),
         (
             GOOD + "beam: {runner: apache_beam.runners.dask.dask_runner.DaskRunner}",

@@ -274,7 +274,7 @@ def _no_folder(project: Project) -> None:
     ("break_it", "code", "words"),
     [
         (_no_shards, 2, "index.parquet: no such file; `dvc repro shard`"),
-        (_uneven, 2, "settings.tiny.batch is 4, which has no equal parts for ray.workers 3"),
+        (_uneven, 2, "settings.tiny.batch: 4 has no equal parts for ray.workers 3"),
         (_no_weights, 1, "settings.tiny: content.squeezenet: no weights at none.npz"),
         (_few_frames, 2, "settings.tiny: "),
         (_no_folder, 2, "is a file, not a folder"),
