@@ -8,7 +8,7 @@ digest of what decides them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class CropWorker:
         """Open the catalog and read the downloads, a small table."""
         paths = self._params.paths
         self._catalog = ManifestReader(paths.manifest("catalog"), CLIP_COLUMNS)
-        self._videos = _videos(self._params)
+        self._videos = Videos(self._params)
 
     def blame(self, item: Item, status: Status, detail: str) -> pa.Table:
         """The rows of clips that could not be cut."""
@@ -234,10 +234,22 @@ def content(clips: pa.Table) -> Iterator[object]:
     yield clips.drop_columns(["boxes"]).to_pylist()
 
 
-def _videos(params: Params) -> dict[str, Row]:
-    """Downloads by video."""
-    table = manifest.read(params.paths.manifest("download"), VIDEO_COLUMNS)
-    return {row["video"]: row for row in table.to_pylist()}
+class Videos(Mapping[str, Row]):
+    """Downloads by video; as Arrow, since every worker holds all of them."""
+
+    def __init__(self, params: Params) -> None:
+        self._table = manifest.read(params.paths.manifest("download"), VIDEO_COLUMNS)
+        self._place = {name: at for at, name in enumerate(self._table["video"].to_pylist())}
+
+    def __getitem__(self, name: str) -> Row:
+        row: Row = self._table.slice(self._place[name], 1).to_pylist()[0]
+        return row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
 
 
 def _had_its_video(rows: pa.Table) -> bool:
@@ -248,7 +260,7 @@ def _had_its_video(rows: pa.Table) -> bool:
 
 def prepare(params: Params) -> Job:
     """One item per video that has clips to cut."""
-    videos = _videos(params)
+    videos = Videos(params)
     settings = settings_of(params)
     catalog = ManifestReader(params.paths.manifest("catalog"), CLIP_COLUMNS)
     items: dict[str, Item] = {}
