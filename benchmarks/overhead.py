@@ -49,7 +49,7 @@ def kernel_alone(params_file: Path) -> None:
 
     params = load(params_file)
     job = crop.prepare(params)
-    videos = crop._videos(params)
+    videos = crop.Videos(params)
     catalog = ManifestReader(params.paths.manifest("catalog"), crop.CLIP_COLUMNS)
     with storage.scratch_folder(params.paths.work) as scratch:
         for item in job.items:
