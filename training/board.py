@@ -176,13 +176,26 @@ def _told_later(args: threading.ExceptHookArgs) -> None:
 
 
 def read_history(path: Path) -> Iterator[dict[str, Any]]:
-    """The steps of a history; an unfinished last line, of a killed driver, is left out."""
+    """The steps of a history; an unfinished last line, of a killed driver, is left out.
+
+    So are lines that a disk damaged: curves shall not keep a run from going on.
+    """
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    damaged = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            if not line.endswith("\n"):
+                continue
+            try:
+                told = json.loads(line)
+                int(told["step"])
+            except (ValueError, TypeError, KeyError):
+                damaged += 1
+            else:
+                yield told
+    if damaged:
+        progress.complain(f"{path}: {damaged} damaged lines are left out of the curves")
 
 
 def _past(path: Path, started: Started) -> Iterator[dict[str, Any]]:

@@ -56,6 +56,29 @@ def test_curves_are_kept_wherever_it_runs(
     assert list(Path("run/tensorboard").iterdir())
 
 
+def test_a_damaged_history_does_not_keep_a_run_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = Board(Path("run"), Path("metrics/training"), "pixels")
+    for event in told():
+        first(event)
+    first.close()
+    history = Path("run/history.jsonl")
+    lines = history.read_bytes().splitlines(keepends=True)
+    lines[3] = b"\xff\0" + lines[3][2:]
+    lines[4] = b"7\n"
+    history.write_bytes(b"".join(lines) + b"\0" * 64)
+    again = Board(Path("run"), Path("metrics/training"), "pixels")
+    kept = tuple(Stepped(n, {"content": 1.0}) for n in (9, 10))
+    again(Started(10, STEPS, videos=5, batch=4, history=kept))
+    again.close()
+    left = {line["step"]: line["content"] for line in read_history(history)}
+    assert sorted(left) == [1, 2, 3, 6, 7, 8, 9, 10], "what came after step 10 is undone"
+    assert left[8] == 2.0 and left[9] == left[10] == 1.0
+    assert "2 damaged lines" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_one_line_that_names_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
