@@ -35,7 +35,7 @@ def empty_git(folder: Path) -> None:
     """Where everybody starts: `git init`, `dvc init`, and no commit yet."""
     dvc = pytest.importorskip("dvc.cli")
     subprocess.run(["git", "init", "--quiet"], check=True)
-    assert dvc.main(["init", "--quiet"]) == 0
+    assert dvc.main(["init"]) == 0
 
 
 @pytest.mark.parametrize("place", [nothing, empty_git])
