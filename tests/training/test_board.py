@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,9 +34,9 @@ def nothing(folder: Path) -> None:
 
 def empty_git(folder: Path) -> None:
     """Where everybody starts: `git init`, `dvc init`, and no commit yet."""
-    dvc = pytest.importorskip("dvc.cli")
+    pytest.importorskip("dvc.cli")
     subprocess.run(["git", "init", "--quiet"], check=True)
-    assert dvc.main(["init"]) == 0
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], check=True)
 
 
 @pytest.mark.parametrize("place", [nothing, empty_git])
