@@ -113,7 +113,7 @@ def first_frames(driver: Path, frames: int, into: Path) -> None:
 
     film = Film(driver)
     silence = np.zeros((1, round(frames / film.fps * SOUND_RATE)), np.float32)
-    writer = Mp4(into, film.fps, silence)
+    writer = Mp4(into, film.fps, [silence])
     for frame in islice(film, frames):
         picture: Any = frame.to_ndarray(format="rgb24")
         writer.write(picture[None, : frame.height & ~1, : frame.width & ~1])

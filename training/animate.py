@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import chain, islice, repeat
 from math import ceil
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
 
 from pipelines import progress
 from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
@@ -31,6 +34,9 @@ from training.layouts import LAYOUTS, SOUND_RATE
 from training.live.performance import perform
 from training.retarget import Motion, retarget, smooth
 from training.scene import Job, check_destination, prepare, published
+
+PART = 60 * GRID
+"""Slots of sound in memory at once."""
 
 
 def animate(job: Job, footage: Footage, output: str) -> str:
@@ -69,16 +75,37 @@ def animate(job: Job, footage: Footage, output: str) -> str:
     )
 
 
-def sound_of(footage: Footage) -> Samples | None:
-    """The driver's sound, exactly as long as its frames; None where it has none."""
+def sound_of(footage: Footage) -> Iterator[Samples] | None:
+    """The driver's sound in parts, exactly as long as its frames; None where it has none."""
     seconds = len(footage.points) / footage.fps
-    try:
-        sound, damage = read_sound(footage.path, 0, ceil(seconds * GRID), SOUND_RATE, 2)
-    except MediaError as error:
-        sound, damage = None, error.detail
-    if damage:
-        progress.say(f"animate: {footage.path.name}: {damage}")
-    return None if sound is None else sound[:, : round(seconds * SOUND_RATE)]
+    parts = _sound_parts(footage.path, ceil(seconds * GRID))
+    silent = 0
+    for part in parts:
+        if part is not None:
+            return _joined(chain(repeat(None, silent), [part], parts), len(part), seconds)
+        silent += 1
+    return None
+
+
+def _sound_parts(path: Path, slots: int) -> Iterator[Samples | None]:
+    """The sound of each `PART` slots, and what is wrong with it."""
+    for first in range(0, slots, PART):
+        try:
+            sound, damage = read_sound(path, first, min(PART, slots - first), SOUND_RATE, 2)
+        except MediaError as error:
+            sound, damage = None, error.detail
+        if damage:
+            where = f" from {first // GRID} s on" if slots > PART else ""
+            progress.say(f"animate: {path.name}{where}: {damage}")
+        yield sound
+
+
+def _joined(parts: Iterable[Samples | None], channels: int, seconds: Fraction) -> Iterator[Samples]:
+    left = round(seconds * SOUND_RATE)
+    for part in parts:
+        count = min(left, PART * SOUND_RATE // GRID)
+        yield np.zeros((channels, count), np.float32) if part is None else part[:, :count]
+        left -= count
 
 
 def add_options(parser: ArgumentParser) -> None:

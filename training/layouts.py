@@ -7,7 +7,7 @@ a side on: of smaller pictures x264 reads memory that nobody wrote).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -21,7 +21,7 @@ from av.codec.context import Flags
 from PIL import Image
 
 from pipelines.errors import UserError
-from pipelines.video.encode import add_sound
+from pipelines.video.encode import SoundTrack
 from pipelines.video.sound import Samples
 
 Frames = npt.NDArray[np.uint8]
@@ -109,10 +109,10 @@ def check_output(output: str) -> Path:
     return path
 
 
-def open_writer(scratch: Path, fps: Fraction, sound: Samples | None) -> Writer:
+def open_writer(scratch: Path, fps: Fraction, sound: Iterable[Samples] | None) -> Writer:
     """A writer of the kind that the name tells, as in `check_output`.
 
-    sound: (1 or 2, n) at `SOUND_RATE`, or None; only an mp4 can hold it.
+    sound: its parts in order, each (1 or 2, n) at `SOUND_RATE`, or None; only an mp4 can hold it.
     """
     kind = scratch.suffix.lower()
     if kind == ".mp4":
@@ -121,10 +121,12 @@ def open_writer(scratch: Path, fps: Fraction, sound: Samples | None) -> Writer:
 
 
 class Mp4:
-    """H.264 pictures at a constant rate and AAC sound."""
+    """H.264 pictures at a constant rate and AAC sound, which is asked for as it is needed."""
 
-    def __init__(self, path: Path, fps: Fraction, sound: Samples | None) -> None:
-        self._fps, self._sound, self._count = fps, sound, 0
+    def __init__(self, path: Path, fps: Fraction, sound: Iterable[Samples] | None) -> None:
+        self._fps, self._count = fps, 0
+        self._parts, self._heard = iter(sound or ()), 0
+        self._track: SoundTrack | None = None
         options = {"fflags": "+bitexact", "movflags": "+faststart", "max_interleave_delta": "0"}
         self._file = av.open(str(path), "w", format="mp4", options=options)
         coding = {"preset": "veryfast", "crf": "16", "threads": "1"}
@@ -140,8 +142,7 @@ class Mp4:
         """Append frames; sides must be even."""
         if not self._count:
             self._pictures.height, self._pictures.width = frames.shape[1:3]
-            if self._sound is not None:
-                add_sound(self._file, self._sound, SOUND_RATE, _SOUND_BITS * len(self._sound))
+        self._hear(ceil((self._count + len(frames)) / self._fps * SOUND_RATE))
         for picture in frames:
             frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
                 format="yuv420p", dst_colorspace="ITU601", dst_color_range="MPEG"
@@ -153,8 +154,22 @@ class Mp4:
     def close(self) -> None:
         """Write what the encoder still holds, and the index."""
         if self._count:
+            self._hear(None)
+            if self._track:
+                self._track.close()
             self._file.mux(self._pictures.encode(None))
         self._file.close()
+
+    def _hear(self, until: int | None) -> None:
+        """Add sound up to a sample at least; None: all of it."""
+        while until is None or self._heard < until:
+            if (part := next(self._parts, None)) is None:
+                return
+            if self._track is None:
+                bits = _SOUND_BITS * len(part)
+                self._track = SoundTrack(self._file, len(part), SOUND_RATE, bits)
+            self._track.add(part)
+            self._heard += part.shape[1]
 
 
 class Gif:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -241,7 +241,7 @@ def _persons(
 
 @contextmanager
 def published(
-    output: str, job: Job, driver: dict[str, str], fps: Fraction, sound: Samples | None
+    output: str, job: Job, driver: dict[str, str], fps: Fraction, sound: Iterable[Samples] | None
 ) -> Iterator[Writer]:
     """A writer whose work is signed and appears under its name when the block ends in peace."""
     final = check_output(output)

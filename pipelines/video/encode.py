@@ -109,26 +109,47 @@ def _describe(frame: VideoFrame) -> str:
     )
 
 
-def add_sound(
-    container: OutputContainer,
-    sound: Samples,
-    rate: int,
-    bit_rate: int,
-    options: dict[str, str] | None = None,
-) -> None:
-    """Give a file its AAC sound, mono or stereo, all at once. Raises FFmpegError."""
-    layout = "mono" if len(sound) == 1 else "stereo"
-    stream = container.add_stream("aac", rate=rate, layout=layout, options=options)
-    stream.codec_context.bit_rate = bit_rate
-    stream.codec_context.flags |= Flags.bitexact
-    packets = []
-    for at in range(0, sound.shape[1], _AAC_FRAME):
-        part = np.ascontiguousarray(sound[:, at : at + _AAC_FRAME])
-        frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
-        frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
-        packets += stream.encode(frame)
-    # The muxer holds them back until the pictures of their time have come.
-    container.mux(packets + stream.encode(None))
+class SoundTrack:
+    """The AAC sound of a file, mono or stereo, part after part. Methods raise FFmpegError."""
+
+    def __init__(
+        self,
+        container: OutputContainer,
+        channels: int,
+        rate: int,
+        bit_rate: int,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        """rate: samples a second; bit_rate: bits a second, of all channels."""
+        self._container, self._rate = container, rate
+        self._layout = "mono" if channels == 1 else "stereo"
+        self._stream = container.add_stream("aac", rate=rate, layout=self._layout, options=options)
+        self._stream.codec_context.bit_rate = bit_rate
+        self._stream.codec_context.flags |= Flags.bitexact
+        self._rest = np.empty((channels, 0), np.float32)
+        self._count = 0
+
+    def add(self, sound: Samples) -> None:
+        """Append a part; how the sound is parted does not show."""
+        sound = np.concatenate([self._rest, sound], axis=1)
+        whole = sound.shape[1] // _AAC_FRAME * _AAC_FRAME
+        self._encode(sound[:, :whole])
+        self._rest = sound[:, whole:].copy()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._encode(self._rest)
+        self._container.mux(self._stream.encode(None))
+
+    def _encode(self, sound: Samples) -> None:
+        for at in range(0, sound.shape[1], _AAC_FRAME):
+            part = np.ascontiguousarray(sound[:, at : at + _AAC_FRAME])
+            frame = av.AudioFrame.from_ndarray(part, "fltp", self._layout)
+            frame.sample_rate, frame.pts = self._rate, self._count
+            frame.time_base = Fraction(1, self._rate)
+            self._count += part.shape[1]
+            # The muxer holds them back until the pictures of their time have come.
+            self._container.mux(self._stream.encode(frame))
 
 
 class ClipFile:
@@ -155,7 +176,11 @@ class ClipFile:
         if sound is not None:
             # The default search takes four times as long for the same noise at this bit rate.
             coder = {"aac_coder": "fast"}
-            add_sound(self._container, sound, settings.audio_rate, settings.audio_bitrate, coder)
+            track = SoundTrack(
+                *(self._container, len(sound), settings.audio_rate, settings.audio_bitrate, coder)
+            )
+            track.add(sound)
+            track.close()
 
     def add(self, picture: VideoFrame) -> None:
         """Append one picture. Raises FFmpegError."""

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -19,7 +21,7 @@ from pipelines.video.sound import read_sound
 from training import adapt, animate, marking, perceptual
 from training.faces import Face
 from training.finetune import Person
-from training.layouts import open_writer
+from training.layouts import SOUND_RATE, open_writer
 from training.networks import Generator
 from training.scene import Scene, Subject, to_pictures
 
@@ -94,6 +96,33 @@ def test_the_label_is_on_what_was_generated_alone() -> None:
 def test_to_pictures_rounds_and_clips() -> None:
     x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0]).view(5, 1, 1, 1).expand(5, 3, 2, 2)
     assert to_pictures(x)[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("silent", [0, 1, 3])
+def test_sound_is_read_in_parts_as_long_as_the_pictures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], silent: int
+) -> None:
+    whole = np.arange(2 * 3 * SOUND_RATE, dtype=np.float32).reshape(2, -1)
+    whole[:, : silent * SOUND_RATE] = 0
+
+    def read_part(_: Path, first: int, frames: int, rate: int, channels: int) -> Any:
+        assert (rate, channels) == (SOUND_RATE, 2) and frames <= animate.PART
+        if first < silent * 25:
+            return None, "the sound of the video does not reach here"
+        return whole[:, first * rate // 25 : (first + frames) * rate // 25], ""
+
+    monkeypatch.setattr(animate, "PART", 25)
+    monkeypatch.setattr(animate, "read_sound", read_part)
+    footage = SimpleNamespace(path=Path("a.mp4"), points=[0] * 71, fps=Fraction(25))
+    sound = animate.sound_of(cast("Any", footage))
+    if silent == 3:
+        assert sound is None
+    else:
+        assert sound is not None
+        joined = np.concatenate(list(sound), axis=1)
+        np.testing.assert_array_equal(joined, whole[:, : round(71 / 25 * SOUND_RATE)])
+    said = capsys.readouterr().out
+    assert said.count("a.mp4 from 0 s on: the sound of the video") == min(silent, 1)
 
 
 # --- the command, on real pictures and videos ------------------------------------------------

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -85,7 +87,7 @@ def ramp(frames: int) -> Frames:
 def test_an_mp4_has_the_frames_rate_and_sound_it_was_given(tmp_path: Path, fps: Fraction) -> None:
     seconds = 20 / fps
     sound = np.sin(np.arange(round(seconds * SOUND_RATE)) / 20).astype(np.float32)[None]
-    writer = open_writer(tmp_path / "a.mp4", fps, sound)
+    writer = open_writer(tmp_path / "a.mp4", fps, [sound])
     writer.write(ramp(20)[:8])
     writer.write(ramp(20)[8:])
     writer.close()
@@ -102,7 +104,7 @@ def test_stereo_stays_stereo_and_mono_mono(tmp_path: Path) -> None:
     left = np.sin(np.arange(SOUND_RATE) / 20).astype(np.float32) / 2
     for sound in (np.stack([left, np.zeros_like(left)]), left[None]):
         path = tmp_path / f"{len(sound)}.mp4"
-        writer = Mp4(path, Fraction(25), sound)
+        writer = Mp4(path, Fraction(25), [sound])
         writer.write(ramp(25))
         writer.close()
         kept, note = read_sound(path, 0, 25, SOUND_RATE, channels=2)
@@ -117,10 +119,23 @@ def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (10, 64, 64, 3), dtype=np.uint8)
     sound = np.sin(np.arange(round(0.4 * SOUND_RATE)) / 20).astype(np.float32)[None]
     for name in ("a.mp4", "b.mp4"):
-        writer = Mp4(tmp_path / name, Fraction(25), sound)
+        writer = Mp4(tmp_path / name, Fraction(25), [sound])
         writer.write(frames)
         writer.close()
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    asked: list[int] = []
+
+    def parts() -> Iterator[npt.NDArray[np.float32]]:
+        for at in range(0, sound.shape[1], 1000):
+            asked.append(at)
+            yield sound[:, at : at + 1000]
+
+    writer = Mp4(tmp_path / "c.mp4", Fraction(25), parts())
+    writer.write(frames[:5])
+    assert len(asked) == 10, "no more than the pictures need"
+    writer.write(frames[5:])
+    writer.close()
+    assert (tmp_path / "c.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
 
 
 def test_a_gif_keeps_time_at_thirty_frames_a_second(tmp_path: Path) -> None:
