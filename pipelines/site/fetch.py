@@ -62,7 +62,9 @@ def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
         root = mirror_folder(settings.mirror)
         if not root.is_dir():
             raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
-        if next(root.iterdir(), None) is None:
+        with os.scandir(root) as entries:  # `iterdir` lists all of it, for every video
+            empty = next(entries, None) is None
+        if empty:
             raise StopStage(
                 f"download.mirror: {root} is empty; mount it, or leave the key out where there is "
                 "no mirror"
