@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +121,29 @@ def head(url: str) -> urllib.request.Request:
     return request
 
 
-def _answers(url: str, timeout: float) -> bool:
+def ask(url: str, timeout: float) -> tuple[int, Message]:
+    """Status and headers with which an HTTP mirror answers a HEAD. Raises OSError where none does.
+
+    Only NOT_HERE says that it does not hold the file; whatever else it says, and it may know no
+    HEAD, it is asked in full, so that its true status is recorded.
+    """
     try:
         with urllib.request.urlopen(head(url), timeout=timeout) as answer:
-            return bool(answer.status == 200)
+            return answer.status, answer.headers
     except urllib.error.HTTPError as error:
-        # Only a clear "not here" sends us on to the site; anything else is asked for in full,
-        # so that its true status is recorded.
-        return error.code not in (403, 404, 410)
-    except (OSError, http.client.HTTPException) as error:
+        return error.code, error.headers
+    except http.client.HTTPException as error:  # it speaks no HTTP
+        raise OSError(clean_detail(error)) from error
+
+
+NOT_HERE = (403, 404, 410)
+"""Object stores answer 403 for what is not there to those who may not list."""
+
+
+def _answers(url: str, timeout: float) -> bool:
+    try:
+        return ask(url, timeout)[0] not in NOT_HERE
+    except OSError as error:
         raise FetchError(Status.NETWORK, clean_detail(f"mirror: {error}")) from error
 
 
