@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.compute as pc
 
 from pipelines import storage
 from pipelines.doctor.software import is_youtube
 from pipelines.doctor.verdict import Verdict, Verdicts, address, fail, knock, ok, warn
-from pipelines.errors import UserError, clean_detail, redact
+from pipelines.errors import StopStage, UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.params.places import mirror_folder
-from pipelines.site.fetch import NOT_HERE, ask, mirror_urls
+from pipelines.site.fetch import NOT_HERE, ask, check_mirror, mirror_urls
 from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
@@ -173,14 +173,14 @@ def mirror(params: Params) -> Verdicts:
         yield ok("mirror", "none: every video is asked for at the site")
         return
     shown = redact(own.mirror)
-    if storage.is_local(own.mirror) and "{env:" not in own.mirror:
-        folder = mirror_folder(own.mirror)
-        if not folder.is_dir():
-            yield fail("mirror", f"{shown}: no such folder", "mount it, or mend download.mirror")
+    if "{env:" not in own.mirror:  # what is not set is told by its own check
+        try:
+            check_mirror(own.mirror)
+        except StopStage as error:
+            yield fail("mirror", str(error), "the stage stops there")
             return
-    asked = list(islice(_videos(params), SAMPLES))
     answers, date = [], None
-    for video in asked:
+    for video in _videos(params):
         status = 404
         for url in mirror_urls(own.mirror, video, own.extensions):
             try:
@@ -226,15 +226,21 @@ def _judged(shown: str, answers: list[int]) -> Verdict:
     )
 
 
-def _videos(params: Params) -> Iterator[str]:
-    """Ids of the catalog, or of the annotations where it is not built."""
-    if storage.exists(url := params.paths.manifest("catalog")):
-        for batch in ManifestReader(url, ["video", "media", "status"]).batches():
-            rows = [r for r in batch.to_pylist() if r["status"] == Status.OK and not r["media"]]
-            ids = list(dict.fromkeys(r["video"] for r in rows))
-            # Spread over the list: its head may be the part that was fetched first.
-            yield from ids[:: max(1, len(ids) // SAMPLES)]
-        return
+def _videos(params: Params) -> list[str]:
+    """A few ids from the whole catalog, or of the annotations' beginning where it is not built."""
+    if not storage.exists(url := params.paths.manifest("catalog")):
+        return list(islice(_annotated(params), SAMPLES))
+    ids: dict[str, None] = {}
+    for batch in ManifestReader(url, ["video", "media", "status"]).batches():
+        wanted = pc.and_(pc.equal(batch["status"], Status.OK), pc.is_null(batch["media"]))
+        ids |= dict.fromkeys(batch["video"].filter(wanted).to_pylist())
+    every = list(ids)
+    # From end to end: its head may be the part that was fetched first.
+    chosen = (every[n * (len(every) - 1) // (SAMPLES - 1)] for n in range(SAMPLES) if every)
+    return list(dict.fromkeys(chosen))
+
+
+def _annotated(params: Params) -> Iterator[str]:
     root = metadata_folder(params.catalog.metadata)
     for source in params.catalog.sources:
         seen = set()

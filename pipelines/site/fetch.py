@@ -52,24 +52,31 @@ def mirror_urls(mirror: str, video: str, extensions: tuple[str, ...]) -> list[st
     return list(dict.fromkeys(urls))
 
 
-def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
-    """The video from the mirror, or None when the mirror does not hold it.
+def check_mirror(mirror: str) -> None:
+    """Raises StopStage for a folder that is not there, or empty: the site would be asked for all.
 
-    Raises FetchError when the mirror holds it but cannot give it, StopStage where the mirror's
-    folder is not there: every video would be asked of the site.
+    A disk that is not mounted, or a mistyped key.
     """
-    assert settings.mirror is not None
-    if storage.is_local(settings.mirror):
-        root = mirror_folder(settings.mirror)
-        if not root.is_dir():
-            raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
-        with os.scandir(root) as entries:  # `iterdir` lists all of it, for every video
-            empty = next(entries, None) is None
-        if empty:
+    if not storage.is_local(mirror):
+        return
+    root = mirror_folder(mirror)
+    if not root.is_dir():
+        raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
+    with os.scandir(root) as entries:  # `iterdir` lists all of it, for every video
+        if next(entries, None) is None:
             raise StopStage(
                 f"download.mirror: {root} is empty; mount it, or leave the key out where there is "
                 "no mirror"
             )
+
+
+def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
+    """The video from the mirror, or None when the mirror does not hold it.
+
+    Raises FetchError when the mirror holds it but cannot give it, StopStage as `check_mirror`.
+    """
+    assert settings.mirror is not None
+    check_mirror(settings.mirror)
     for url in mirror_urls(settings.mirror, video, settings.extensions):
         if url.startswith(("http://", "https://")):
             if _answers(url, settings.timeout):

@@ -16,8 +16,12 @@ from visit import Found, clips, lines, told
 
 from pipelines.doctor import inputs
 from pipelines.doctor.verdict import Verdict
-from pipelines.errors import UserError
+from pipelines.errors import StopStage, UserError
+from pipelines.manifest import ROW_GROUP
 from pipelines.params import Params
+from pipelines.params.dataset import Download
+from pipelines.schemas import CATALOG
+from pipelines.site import fetch
 
 MakeParams = Callable[..., Params]
 
@@ -81,7 +85,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 def test_the_mirror_is_asked_for_a_video_of_this_catalog(
     make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(inputs, "_videos", lambda params: iter(wanted))
+    monkeypatch.setattr(inputs, "_videos", lambda params: wanted)
     wanted = ["a"]
     folder = tmp_path / "mirror"
 
@@ -90,6 +94,11 @@ def test_the_mirror_is_asked_for_a_video_of_this_catalog(
 
     assert mirror(str(folder)) == {"mirror": "fail"}
     folder.mkdir()
+    with pytest.raises(StopStage) as stop:
+        fetch.from_mirror("a", Download(mirror=str(folder)), tmp_path)
+    said = lines(inputs.mirror(make_params(download={"mirror": str(folder)})))
+    assert said.startswith("fail") and str(stop.value) in said
+    (folder / "b.mp4").touch()
     assert mirror(str(folder)) == {"mirror": "warn"}
     (folder / "a.mp4").touch()
     assert mirror(str(folder)) == {"mirror": "ok"}
@@ -115,10 +124,33 @@ def test_the_mirror_is_asked_for_a_video_of_this_catalog(
     assert mirror(url) == {"mirror": "fail"}
 
 
+def test_videos_are_asked_for_from_all_over_the_catalog(
+    make_params: MakeParams, write_manifest: Callable[..., None]
+) -> None:
+    """Its head may be the part that was fetched first."""
+    params = make_params()
+    count = 2 * ROW_GROUP + 1
+    place = {"source": "vox", "person": "id1", "utterance": "1", "split": "train", "shard": "x"}
+    facts = {"status": "ok", "detail": "", "crop_ready": False}
+    # Three clips a video; of some the crops are at hand, and some were taken out.
+    clips = [place | facts | {"key": f"{n}", "video": f"v{n // 3}"} for n in range(count)]
+    for row in clips[:90]:
+        row["media"] = "crop.mp4"
+    for row in clips[-90:]:
+        row["status"] = "excluded"
+    write_manifest(params, "catalog", CATALOG, clips)
+    last = (count - 91) // 3
+    assert inputs._videos(params) == ["v30", f"v{(30 + last) // 2}", f"v{last}"]
+    write_manifest(params, "catalog", CATALOG, clips[90:92])
+    assert inputs._videos(params) == ["v30"]
+    write_manifest(params, "catalog", CATALOG, clips[:90])
+    assert inputs._videos(params) == []
+
+
 def test_a_mirror_that_speaks_no_http_is_no_fault_of_ours(
     make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inputs, "_videos", lambda params: iter(["a"]))
+    monkeypatch.setattr(inputs, "_videos", lambda params: ["a"])
 
     class Babbles(http.server.BaseHTTPRequestHandler):
         def handle(self) -> None:
