@@ -123,15 +123,17 @@ STATUS: dict[Status, StatusInfo] = {
     Status.NETWORK: StatusInfo(
         "download",
         True,
-        "The connection failed: name look-up, refused, reset, timed out, or a 5xx answer.",
-        "Check the network and proxy, then `--retry transient`.",
+        "The connection failed: name look-up, refused, reset, timed out, or a 5xx answer; or the "
+        "page that came was none that yt-dlp reads.",
+        "Check the network and proxy, then `--retry transient`; update yt-dlp first where `detail` "
+        "tells of something that could not be extracted.",
     ),
     Status.NO_FORMAT: StatusInfo(
         "download",
         False,
         "No format of the video satisfies `download.format` and `download.max_height`, or "
         "the address holds no video that yt-dlp knows how to read.",
-        "Loosen the format; update yt-dlp and its JavaScript runtime.",
+        "Loosen the format, or update yt-dlp and its JavaScript runtime, then `--retry no_format`.",
     ),
     Status.NOT_A_VIDEO: StatusInfo(
         "download",
@@ -148,7 +150,8 @@ STATUS: dict[Status, StatusInfo] = {
     Status.CORRUPT: StatusInfo(
         "download",
         False,
-        "The container opens but its frames do not decode.",
+        "The container opens but its frames do not decode, or its sound and picture could not be "
+        "joined.",
         "`--retry corrupt` fetches it again; else another mirror.",
     ),
     Status.DEFERRED: StatusInfo(

@@ -20,10 +20,10 @@ from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.statuses import Status
 from pipelines.takedowns import read_takedowns
-from pipelines.video.probe import MediaError, probe
+from pipelines.video.probe import MediaError, Probe, probe
 
 SAMPLE = 24
-"""Videos of a mirror folder that are looked at for their size."""
+"""Videos that are looked for in a mirror's folder, at least where there are as many."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class Corpus:
     """Of all videos together, whole."""
     megapixels: float
     """Of a source frame."""
-    video_bytes: float | None = None
-    """Of all videos together, where they could be looked at."""
+    in_place: int = 0
+    """Videos that are read where they lie: in a mirror's folder, or cut already."""
+    in_place_seconds: float = 0.0
+    mirror: tuple[int, int] | None = None
+    """Videos that a mirror's folder holds, and how many were looked for; None: it was not asked."""
     counted_from: str = ""
 
     @property
@@ -58,12 +61,13 @@ def voxceleb2(params: Params) -> Corpus:
         clips=1_128_246,
         clip_seconds=2_442 * 3600,
         video_seconds=145_569 * rates.VIDEO_SECONDS,
-        megapixels=_megapixels(params),
+        megapixels=site_megapixels(params),
         counted_from="the published totals",
     )
 
 
-def _megapixels(params: Params) -> float:
+def site_megapixels(params: Params) -> float:
+    """Of a frame as the site gives it."""
     height = params.download.max_height
     return height * height * rates.ASPECT / 1e6
 
@@ -94,7 +98,7 @@ def count(params: Params) -> Corpus:
         raise UserError("the catalog has no clip to work on: nothing to plan")
     # Of n clips scattered evenly the last ends at n/(n+1) of the video.
     lengths = {v: e if v in local else e * (n + 1) / n for v, (e, n) in ends.items()}
-    return _with_videos(
+    return _with_mirror(
         params,
         Corpus(
             params.name,
@@ -103,8 +107,9 @@ def count(params: Params) -> Corpus:
             clips=clips,
             clip_seconds=seconds,
             video_seconds=sum(lengths.values()),
-            megapixels=224 * 224 / 1e6 if len(local) == len(ends) else _megapixels(params),
-            video_bytes=0.0 if len(local) == len(ends) else None,
+            megapixels=224 * 224 / 1e6 if len(local) == len(ends) else site_megapixels(params),
+            in_place=len(local),
+            in_place_seconds=sum(lengths[video] for video in local),
             counted_from="catalog.parquet" if built else "the annotations",
         ),
         sorted(ends.keys() - local),
@@ -161,30 +166,37 @@ def _annotations(params: Params) -> Iterator[dict[str, Any]]:
             raise UserError(f"catalog.sources.{source.name}: {error}") from None
 
 
-def _with_videos(params: Params, corpus: Corpus, videos: list[str]) -> Corpus:
-    """Sharpen the guess at the videos by a few of a mirror folder."""
+def _with_mirror(params: Params, corpus: Corpus, videos: list[str]) -> Corpus:
+    """Sharpen the guess at the videos by those of them that a mirror's folder holds."""
     mirror = params.download.mirror
-    if not videos or mirror is None or not storage.is_local(mirror):
+    if not videos or mirror is None or not storage.is_local(mirror) or "{env:" in mirror:
         return corpus
-    seen = []
-    for video in videos[:: max(1, len(videos) // SAMPLE)]:
-        for url in mirror_urls(mirror, video, params.download.extensions):
-            if storage.exists(url):
-                path = storage.local_path(url)
-                try:
-                    facts = probe(path)
-                except (MediaError, OSError):
-                    break
-                area = facts.width * facts.height / 1e6
-                seen.append((area, facts.seconds or 0.0, path.stat().st_size))
-                break
+    looked_for = videos[:: max(1, len(videos) // SAMPLE)]
+    seen = [facts for video in looked_for if (facts := _held(params, mirror, video))]
+    corpus = replace(corpus, mirror=(len(seen), len(looked_for)))
     if not seen:
         return corpus
-    areas, seconds, sizes = zip(*seen, strict=True)
+    share = len(seen) / len(looked_for)
+    area = fmean(facts.width * facts.height / 1e6 for facts in seen)
+    held_seconds = fmean(facts.seconds or 0.0 for facts in seen) * share * len(videos)
+    fetched_seconds = (corpus.video_seconds - corpus.in_place_seconds) * (1 - share)
+    in_place_seconds = corpus.in_place_seconds + held_seconds
     return replace(
         corpus,
-        megapixels=fmean(areas),
-        video_seconds=fmean(seconds) * len(videos),
-        video_bytes=fmean(sizes) * len(videos),
+        megapixels=share * area + (1 - share) * corpus.megapixels,
+        video_seconds=in_place_seconds + fetched_seconds,
+        in_place=corpus.in_place + round(share * len(videos)),
+        in_place_seconds=in_place_seconds,
         counted_from=f"{corpus.counted_from} and {len(seen)} videos of the mirror",
     )
+
+
+def _held(params: Params, mirror: str, video: str) -> Probe | None:
+    """A video of a mirror's folder, where it has it and it is one."""
+    for url in mirror_urls(mirror, video, params.download.extensions):
+        if storage.exists(url):
+            try:
+                return probe(storage.local_path(url))
+            except (MediaError, OSError):
+                return None
+    return None

@@ -6,8 +6,6 @@ import datetime
 import email.utils
 import re
 import time
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from http.cookiejar import Cookie, LoadError, MozillaCookieJar
@@ -16,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.compute as pc
 
 from pipelines import storage
 from pipelines.doctor.software import is_youtube
-from pipelines.doctor.verdict import Verdicts, address, fail, knock, ok, warn
-from pipelines.errors import UserError, clean_detail, redact
+from pipelines.doctor.verdict import Verdict, Verdicts, address, fail, knock, ok, warn
+from pipelines.errors import StopStage, UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.params.places import mirror_folder
-from pipelines.site.fetch import head, mirror_urls
+from pipelines.site.fetch import NOT_HERE, ask, check_mirror, mirror_urls
 from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
@@ -38,6 +36,8 @@ SOON = 2 * 86400
 SAMPLES = 3
 CLIPS = 1000
 """Of a source, whose people are looked up in its table."""
+NO_HEAD, BUSY = (405, 501), (429, 503)
+CHECK_IT = "check the address, the network and your credentials"
 PROXIES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
@@ -173,47 +173,74 @@ def mirror(params: Params) -> Verdicts:
         yield ok("mirror", "none: every video is asked for at the site")
         return
     shown = redact(own.mirror)
-    if storage.is_local(own.mirror) and "{env:" not in own.mirror:
-        folder = mirror_folder(own.mirror)
-        if not folder.is_dir():
-            yield fail("mirror", f"{shown}: no such folder", "mount it, or mend download.mirror")
+    if "{env:" not in own.mirror:  # what is not set is told by its own check
+        try:
+            check_mirror(own.mirror)
+        except StopStage as error:
+            yield fail("mirror", str(error), "the stage stops there")
             return
-    asked = list(islice(_videos(params), SAMPLES))
-    held, date = 0, None
-    for video in asked:
+    answers, date = [], None
+    for video in _videos(params):
+        status = 404
         for url in mirror_urls(own.mirror, video, own.extensions):
             try:
-                there, date = _holds(url, own.timeout)
+                status, date = _asked(url, own.timeout)
             except OSError as error:
                 words = f"{shown} does not answer: {clean_detail(error)}"
-                yield fail("mirror", words, "check the address, the network and your credentials")
+                yield fail("mirror", words, CHECK_IT)
                 return
-            if there:
-                held += 1
+            if status not in NOT_HERE:
                 break
+        answers.append(status)
     if date is not None and abs(skew := time.time() - date) > 60:
         yield fail("clock", f"{skew:+.0f} s off the mirror's", "set the clock (chronyd, ntpd)")
-    if not asked:
-        yield warn("mirror", f"{shown} answers; no video to ask for", "build the catalog first")
-    elif held:
-        yield ok("mirror", f"{shown} has {held} of {len(asked)} videos asked for")
-    else:
-        yield warn(
+    yield _judged(shown, answers)
+
+
+def _judged(shown: str, answers: list[int]) -> Verdict:
+    """What the HTTP statuses, one for each video asked for, say of a mirror."""
+    held, count = answers.count(200), len(answers)
+    deaf = [status for status in answers if status in NO_HEAD]
+    ill = [status for status in answers if status not in (200, *NOT_HERE, *NO_HEAD)]
+    if not answers:
+        return warn("mirror", f"{shown} answers; no video to ask for", "build the catalog first")
+    if ill:
+        say = warn if set(ill) <= set(BUSY) else fail
+        return say("mirror", f"{shown} answers HTTP {ill[0]}", CHECK_IT)
+    if deaf:
+        words = f"{shown} answers, but not to HEAD (HTTP {deaf[0]}): every video is asked in full"
+        return ok("mirror", words)
+    if held:
+        return ok("mirror", f"{shown} has {held} of {count} videos asked for")
+    if set(answers) == {403}:
+        return warn(
             "mirror",
-            f"{shown} has none of {len(asked)} videos asked for",
-            "is {video_id}.{ext} how it names them? else the site is asked for every one",
+            f"{shown} answers HTTP 403 for all of {count} videos asked for",
+            "are its credentials right, has its signature expired? else the site is asked for "
+            "every one",
         )
+    return warn(
+        "mirror",
+        f"{shown} has none of {count} videos asked for",
+        "is {video_id}.{ext} how it names them? else the site is asked for every one",
+    )
 
 
-def _videos(params: Params) -> Iterator[str]:
-    """Ids of the catalog, or of the annotations where it is not built."""
-    if storage.exists(url := params.paths.manifest("catalog")):
-        for batch in ManifestReader(url, ["video", "media", "status"]).batches():
-            rows = [r for r in batch.to_pylist() if r["status"] == Status.OK and not r["media"]]
-            ids = list(dict.fromkeys(r["video"] for r in rows))
-            # Spread over the list: its head may be the part that was fetched first.
-            yield from ids[:: max(1, len(ids) // SAMPLES)]
-        return
+def _videos(params: Params) -> list[str]:
+    """A few ids from the whole catalog, or of the annotations' beginning where it is not built."""
+    if not storage.exists(url := params.paths.manifest("catalog")):
+        return list(islice(_annotated(params), SAMPLES))
+    ids: dict[str, None] = {}
+    for batch in ManifestReader(url, ["video", "media", "status"]).batches():
+        wanted = pc.and_(pc.equal(batch["status"], Status.OK), pc.is_null(batch["media"]))
+        ids |= dict.fromkeys(batch["video"].filter(wanted).to_pylist())
+    every = list(ids)
+    # From end to end: its head may be the part that was fetched first.
+    chosen = (every[n * (len(every) - 1) // (SAMPLES - 1)] for n in range(SAMPLES) if every)
+    return list(dict.fromkeys(chosen))
+
+
+def _annotated(params: Params) -> Iterator[str]:
     root = metadata_folder(params.catalog.metadata)
     for source in params.catalog.sources:
         seen = set()
@@ -223,17 +250,12 @@ def _videos(params: Params) -> Iterator[str]:
                 yield item.video
 
 
-def _holds(url: str, timeout: float) -> tuple[bool, float | None]:
-    """Whether a mirror has a file, and its clock where it tells it."""
+def _asked(url: str, timeout: float) -> tuple[int, float | None]:
+    """The HTTP status of a mirror's file, or one that means the same, and the mirror's clock."""
     if not url.startswith(("http://", "https://")):
-        return storage.exists(url), None
-    try:
-        with urllib.request.urlopen(head(url), timeout=min(timeout, 10)) as answer:
-            return answer.status == 200, _date(answer.headers.get("Date"))
-    except urllib.error.HTTPError as error:
-        if error.code in (404, 410):
-            return False, _date(error.headers.get("Date"))
-        raise OSError(f"HTTP {error.code}") from error
+        return 200 if storage.exists(url) else 404, None
+    status, headers = ask(url, min(timeout, 10))
+    return status, _date(headers.get("Date"))
 
 
 def _date(text: str | None) -> float | None:

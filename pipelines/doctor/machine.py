@@ -32,33 +32,26 @@ def space(params: Params) -> Verdicts:
     """Free disk and memory against the plan of this catalog."""
     own = corpus.count(params)
     estimate = plan.estimate(params, own, plan.workers_of(params))
+    work = storage.local_path(params.paths.work) if storage.is_local(params.paths.work) else None
+    past = _past(params) if work else 0.0
     needs: dict[Path, float] = defaultdict(float)
-    for stage in estimate.stages:
-        url = (
-            params.paths.work
-            if stage.name in ("download", "crop", "landmarks")
-            else (params.paths.data)
-        )
-        if storage.is_local(url):
-            needs[_mount(storage.local_path(url))] += stage.bytes
+    present: dict[Path, float] = defaultdict(float)
+    for folder, need in _folders(params, estimate).items():
+        place = _mount(folder)
+        needs[place] += need
+        # What else lies in a folder makes no room for another.
+        present[place] += min(need, _size(folder) - (past if folder == work else 0.0))
     for place, need in sorted(needs.items()):
-        there: float = sum(
-            _size(storage.local_path(url))
-            for url in (params.paths.work, params.paths.data)
-            if storage.is_local(url) and _mount(storage.local_path(url)) == place
-        )
-        work = params.paths.work
-        here = storage.is_local(work) and _mount(storage.local_path(work)) == place
-        past = _past(params) if here else 0.0
-        there -= past
+        there = present[place]
         free = shutil.disk_usage(place).free
         words = f"{_gb(free)} free on {place}, {_gb(need)} needed, {_gb(there)} of it there"
-        if past > OLD:
+        if work and _mount(work) == place and past > OLD:
             words += f", besides {_gb(past)} of other versions or settings"
             words += " (`python -m pipelines.prune` frees them)"
         left = need - there
         if free < left:
-            yield fail("disk", words, "free some, or move paths.work and paths.data")
+            remedy = "free some, or move paths.work, paths.data or DVC's cache (`dvc cache dir`)"
+            yield fail("disk", words, remedy)
         elif free < 1.5 * left:
             yield warn("disk", words, "the plan may be a half off: keep more free")
         else:
@@ -71,6 +64,29 @@ def space(params: Params) -> Verdicts:
         yield fail("memory", words, "lower beam.options.direct_num_workers")
     else:
         yield ok("memory", words)
+
+
+def _folders(params: Params, estimate: plan.Plan) -> dict[Path, float]:
+    """The folders of this machine that the plan fills, and the bytes that it leaves in each."""
+    filled: dict[Path, float] = defaultdict(float)
+    for stage in estimate.stages:
+        in_work = stage.name in ("download", "crop", "landmarks", "meta_train")
+        url = params.paths.work if in_work else params.paths.data
+        if storage.is_local(url):
+            folder = _cache() if stage.name == "DVC cache" else storage.local_path(url)
+            filled[folder] += stage.bytes
+    return filled
+
+
+def _cache() -> Path:
+    """Where DVC keeps its copies, or would after a `dvc init`."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        return Path(Repo(str(Path.cwd())).cache.local.path)
+    except DvcException:  # told by a check of its own
+        return Path.cwd() / ".dvc" / "cache"
 
 
 def _past(params: Params) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from pipelines import storage
 from pipelines.doctor import rates
-from pipelines.doctor.corpus import Corpus
+from pipelines.doctor.corpus import Corpus, site_megapixels
 from pipelines.params import Params
 from pipelines.params.training import Setting
 
@@ -134,24 +133,42 @@ def _catalog(corpus: Corpus) -> Stage:
 
 def _download(params: Params, corpus: Corpus, plan: Plan) -> Stage:
     own = params.download
-    from_site = own.mirror is None
-    ready = corpus.video_bytes == 0  # crops at hand: nothing is fetched
-    in_place = ready or (own.mirror is not None and storage.is_local(own.mirror))
+    fetched = corpus.videos - corpus.in_place
     cpu = rates.PROBE_VIDEO * corpus.videos + rates.PROBE_SECOND * corpus.video_seconds
-    cpu += _start(plan) + (0.0 if in_place else rates.SITE_VIDEO * corpus.videos)
-    wall, note = _shared(plan, cpu), ""
-    if from_site and not ready:
-        pace = corpus.videos / own.per_minute * 60
-        if pace > wall:
-            wall, note = pace, f"{own.per_minute:g} a minute"
-    size = corpus.video_bytes
-    if size is None:
-        pixels = corpus.megapixels * 1e6 * 25 * corpus.video_seconds
-        size = pixels * rates.BITS_PER_PIXEL / 8
-    if in_place:
-        size, note = 0.0, "read in place"
+    cpu += _start(plan) + rates.SITE_VIDEO * fetched
+    wall, notes = _shared(plan, cpu), []
+    if corpus.in_place:
+        notes.append("read in place" if not fetched else f"{corpus.in_place:,} read in place")
+    if fetched and own.mirror is not None:
+        plan.assumptions.append(_mirrored(corpus, wall))
+    pace = fetched / own.per_minute * 60
+    if pace > wall:
+        wall = pace
+        notes.append(f"{own.per_minute:g} a minute")
+    seconds = corpus.video_seconds - corpus.in_place_seconds if fetched else 0.0
+    pixels = site_megapixels(params) * 1e6 * 25 * seconds
     return Stage(
-        "download", f"{corpus.videos:,} videos", cpu, wall_seconds=wall, bytes=size, note=note
+        "download",
+        f"{corpus.videos:,} videos",
+        cpu,
+        wall_seconds=wall,
+        bytes=pixels * rates.BITS_PER_PIXEL / 8,
+        note=", ".join(notes),
+    )
+
+
+def _mirrored(corpus: Corpus, wall: float) -> str:
+    """What is assumed of a mirror that does not hold all, or was not asked."""
+    if corpus.mirror is None:
+        return (
+            "how many videos the mirror holds is not known, so all wait for download.per_minute; "
+            "those it holds do not, and if it holds all the stage takes "
+            f"{wall / 3600:,.1f} wall hours and the network's"
+        )
+    held, looked_for = corpus.mirror
+    return (
+        f"the mirror's folder holds {held} of the {looked_for} videos looked for in it "
+        f"({held / looked_for:.0%}), and that share of all; the site gives the others"
     )
 
 

@@ -184,9 +184,10 @@ def _version(program: str, flag: str = "--version") -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     words = done.stdout.decode("utf-8", "replace").split("\n")[0].split()
-    # `deno 2.1.4 (stable, release, ...)`, `v22.1.0`, `ffmpeg version N-109468-gd39b`
-    numbers = (word for word in words if re.match(r"v?\d|N-\d", word))
-    return next(numbers, " ".join(words[:3]) or "runs")
+    # `ffmpeg version n8.0 Copyright (c) 2000-2026`, `deno 2.1.4 (stable, ...)`, `v22.1.0`
+    named = words[words.index("version") + 1 :][:1] if "version" in words else []
+    numbers = [word for word in words if re.match(r"v?\d", word)]
+    return next(iter(named + numbers), " ".join(words[:3]) or "runs")
 
 
 # --- runners ---------------------------------------------------------------------------------

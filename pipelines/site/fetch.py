@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +52,31 @@ def mirror_urls(mirror: str, video: str, extensions: tuple[str, ...]) -> list[st
     return list(dict.fromkeys(urls))
 
 
-def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
-    """The video from the mirror, or None when the mirror does not hold it.
+def check_mirror(mirror: str) -> None:
+    """Raises StopStage for a folder that is not there, or empty: the site would be asked for all.
 
-    Raises FetchError when the mirror holds it but cannot give it, StopStage where the mirror's
-    folder is not there: every video would be asked of the site.
+    A disk that is not mounted, or a mistyped key.
     """
-    assert settings.mirror is not None
-    if storage.is_local(settings.mirror):
-        root = mirror_folder(settings.mirror)
-        if not root.is_dir():
-            raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
-        if next(root.iterdir(), None) is None:
+    if not storage.is_local(mirror):
+        return
+    root = mirror_folder(mirror)
+    if not root.is_dir():
+        raise StopStage(f"download.mirror: {root}: no such folder; mount it, or mend the key")
+    with os.scandir(root) as entries:  # `iterdir` lists all of it, for every video
+        if next(entries, None) is None:
             raise StopStage(
                 f"download.mirror: {root} is empty; mount it, or leave the key out where there is "
                 "no mirror"
             )
+
+
+def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
+    """The video from the mirror, or None when the mirror does not hold it.
+
+    Raises FetchError when the mirror holds it but cannot give it, StopStage as `check_mirror`.
+    """
+    assert settings.mirror is not None
+    check_mirror(settings.mirror)
     for url in mirror_urls(settings.mirror, video, settings.extensions):
         if url.startswith(("http://", "https://")):
             if _answers(url, settings.timeout):
@@ -118,15 +128,29 @@ def head(url: str) -> urllib.request.Request:
     return request
 
 
-def _answers(url: str, timeout: float) -> bool:
+def ask(url: str, timeout: float) -> tuple[int, Message]:
+    """Status and headers with which an HTTP mirror answers a HEAD. Raises OSError where none does.
+
+    Only NOT_HERE says that it does not hold the file; whatever else it says, and it may know no
+    HEAD, it is asked in full, so that its true status is recorded.
+    """
     try:
         with urllib.request.urlopen(head(url), timeout=timeout) as answer:
-            return bool(answer.status == 200)
+            return answer.status, answer.headers
     except urllib.error.HTTPError as error:
-        # Only a clear "not here" sends us on to the site; anything else is asked for in full,
-        # so that its true status is recorded.
-        return error.code not in (403, 404, 410)
-    except (OSError, http.client.HTTPException) as error:
+        return error.code, error.headers
+    except http.client.HTTPException as error:  # it speaks no HTTP
+        raise OSError(clean_detail(error)) from error
+
+
+NOT_HERE = (403, 404, 410)
+"""Object stores answer 403 for what is not there to those who may not list."""
+
+
+def _answers(url: str, timeout: float) -> bool:
+    try:
+        return ask(url, timeout)[0] not in NOT_HERE
+    except OSError as error:
         raise FetchError(Status.NETWORK, clean_detail(f"mirror: {error}")) from error
 
 

@@ -34,14 +34,17 @@ TABLE: tuple[tuple[str, Status], ...] = (
     (r"unable to download video data: http error 403", Status.THROTTLED),
     # After place and pace, whose messages may end in the same advice
     (r"use --cookies", Status.PRIVATE),
-    # A page or a player that did not come whole: the next one may
+    # A page or a player that did not come whole (the next may), or that takes a newer yt-dlp
     (r"page needs to be reloaded|failed to extract any player response", Status.NETWORK),
-    (r"unable to extract (initial|yt initial) data|incomplete (yt )?initial data", Status.NETWORK),
+    (r"unable to extract|incomplete (yt )?initial data", Status.NETWORK),
+    (r"content is not available on this app|an extractor error has occurred", Status.NETWORK),
     # Formats
     (r"requested format is not available|no video formats found", Status.NO_FORMAT),
     (r"only images are available|drm.protected|larger than max-filesize", Status.NO_FORMAT),
     (r"live event (will begin|has ended)|premieres in|is not currently live", Status.NO_FORMAT),
-    (r"ffmpeg is not installed", Status.NO_FORMAT),
+    (r"ffmpeg is not installed|ff(mpeg|probe) not found", Status.NO_FORMAT),
+    # Its last words, of sound and picture that it could not join
+    (r"postprocessing: ", Status.CORRUPT),
     # Body
     (r"downloaded file is empty|did not get any data blocks", Status.NOT_A_VIDEO),
     (r"content.?too.?short|\d+ more expected|incompleteread", Status.TRUNCATED),

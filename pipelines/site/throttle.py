@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.progress import complain
+
+LONG = 10.0
+"""Seconds that nobody should wait without being told why."""
 
 
 def state_file(kind: str, name: str) -> Path:
@@ -62,18 +66,33 @@ class TokenBucket:
     burst: int
 
     def take(self) -> None:
-        """Wait for a token."""
-        time.sleep(self.reserve(time.time()))
+        """Wait for a token, beside others: none is held for later, so who is killed owes none."""
+        while wait := self.ask(time.time()):
+            if wait > LONG:
+                _tell(self.path, f"waiting {wait:.0f} s for download.per_minute")
+            time.sleep(wait)
 
-    def reserve(self, now: float) -> float:
-        """Take a token, from the future if need be; returns the seconds to wait for it."""
+    def ask(self, now: float) -> float:
+        """Take a token: 0, or the seconds until there may be one."""
         rate = self.per_minute / 60
         with _locked(self.path) as state:
-            tokens: float = state.get("tokens", float(self.burst))
+            # Older versions took tokens of the future, and left that debt when they were killed.
+            tokens: float = max(0.0, state.get("tokens", float(self.burst)))
             elapsed = max(0.0, now - state.get("at", now))
             tokens = min(float(self.burst), tokens + elapsed * rate)
-            state["tokens"], state["at"] = tokens - 1, now
-        return max(0.0, (1 - tokens) / rate)
+            taken = tokens >= 1
+            state["tokens"], state["at"] = tokens - taken, now
+        return 0.0 if taken else (1 - tokens) / rate
+
+
+_told: set[Path] = set()
+
+
+def _tell(bucket: Path, words: str) -> None:
+    """Once for each bucket and process: it goes on like that."""
+    if bucket not in _told:
+        _told.add(bucket)
+        complain(words)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_a_link_planted_for_the_pace_s_state_is_not_written_through(
         (tmp_path / "theirs").mkdir()
         state.parent.symlink_to(tmp_path / "theirs")
     with pytest.raises((OSError, UserError)):
-        throttle.TokenBucket(state, 60, 1).reserve(0.0)
+        throttle.TokenBucket(state, 60, 1).ask(0.0)
     assert mine.read_bytes() == PRIVATE
     assert planted == "the file" or list((tmp_path / "theirs").iterdir()) == []
 
@@ -60,12 +60,12 @@ def test_a_state_folder_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPa
     me = os.getuid()
     monkeypatch.setattr(throttle.os, "getuid", lambda: me + 1)
     with pytest.raises(UserError, match="belongs to somebody else"):
-        throttle.TokenBucket(state, 60, 1).reserve(0.0)
+        throttle.TokenBucket(state, 60, 1).ask(0.0)
 
 
 def test_nobody_else_can_read_or_lock_the_state() -> None:
     state = throttle.state_file("bucket", "http://me:secret@proxy")
-    throttle.TokenBucket(state, 60, 1).reserve(0.0)
+    throttle.TokenBucket(state, 60, 1).ask(0.0)
     assert stat.S_IMODE(state.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
 

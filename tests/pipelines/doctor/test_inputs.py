@@ -16,8 +16,12 @@ from visit import Found, clips, lines, told
 
 from pipelines.doctor import inputs
 from pipelines.doctor.verdict import Verdict
-from pipelines.errors import UserError
+from pipelines.errors import StopStage, UserError
+from pipelines.manifest import ROW_GROUP
 from pipelines.params import Params
+from pipelines.params.dataset import Download
+from pipelines.schemas import CATALOG
+from pipelines.site import fetch
 
 MakeParams = Callable[..., Params]
 
@@ -66,10 +70,11 @@ def test_proxy(make_params: MakeParams, port: int, closed: int) -> None:
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """Holds one video; its clock is a day behind."""
+    """Holds one video, and answers as others are called; its clock is years behind."""
 
     def do_HEAD(self) -> None:
-        self.send_response_only({"/a.mp4": 200, "/b.mp4": 500}.get(self.path, 404))
+        name = self.path[1:].partition(".")[0]
+        self.send_response_only({"a": 200}.get(name) or (int(name) if name.isdigit() else 404))
         self.send_header("Date", "Mon, 02 Jan 2023 00:00:00 GMT")
         self.end_headers()
 
@@ -80,8 +85,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
 def test_the_mirror_is_asked_for_a_video_of_this_catalog(
     make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(inputs, "_videos", lambda params: iter([wanted]))
-    wanted = "a"
+    monkeypatch.setattr(inputs, "_videos", lambda params: wanted)
+    wanted = ["a"]
     folder = tmp_path / "mirror"
 
     def mirror(url: str) -> Found:
@@ -89,6 +94,11 @@ def test_the_mirror_is_asked_for_a_video_of_this_catalog(
 
     assert mirror(str(folder)) == {"mirror": "fail"}
     folder.mkdir()
+    with pytest.raises(StopStage) as stop:
+        fetch.from_mirror("a", Download(mirror=str(folder)), tmp_path)
+    said = lines(inputs.mirror(make_params(download={"mirror": str(folder)})))
+    assert said.startswith("fail") and str(stop.value) in said
+    (folder / "b.mp4").touch()
     assert mirror(str(folder)) == {"mirror": "warn"}
     (folder / "a.mp4").touch()
     assert mirror(str(folder)) == {"mirror": "ok"}
@@ -98,10 +108,60 @@ def test_the_mirror_is_asked_for_a_video_of_this_catalog(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         assert mirror(url) == {"clock": "fail", "mirror": "ok"}
-        wanted = "b"
-        assert mirror(url) == {"mirror": "fail"}
+        for wanted, level, words in (
+            (["500"], "fail", "answers HTTP 500"),
+            (["401"], "fail", "your credentials"),
+            (["503"], "warn", "answers HTTP 503"),
+            (["a", "405"], "ok", "not to HEAD (HTTP 405)"),
+            (["501"], "ok", "not to HEAD (HTTP 501)"),
+            (["403", "403"], "warn", "HTTP 403 for all of 2 videos asked for; are its credentials"),
+            (["403", "a"], "ok", "has 1 of 2"),
+            (["403", "404"], "warn", "has none of 2"),
+        ):
+            assert mirror(url) == {"clock": "fail", "mirror": level}, wanted
+            assert words in lines(inputs.mirror(make_params(download={"mirror": url})))
         server.shutdown()
     assert mirror(url) == {"mirror": "fail"}
+
+
+def test_videos_are_asked_for_from_all_over_the_catalog(
+    make_params: MakeParams, write_manifest: Callable[..., None]
+) -> None:
+    """Its head may be the part that was fetched first."""
+    params = make_params()
+    count = 2 * ROW_GROUP + 1
+    place = {"source": "vox", "person": "id1", "utterance": "1", "split": "train", "shard": "x"}
+    facts = {"status": "ok", "detail": "", "crop_ready": False}
+    # Three clips a video; of some the crops are at hand, and some were taken out.
+    clips = [place | facts | {"key": f"{n}", "video": f"v{n // 3}"} for n in range(count)]
+    for row in clips[:90]:
+        row["media"] = "crop.mp4"
+    for row in clips[-90:]:
+        row["status"] = "excluded"
+    write_manifest(params, "catalog", CATALOG, clips)
+    last = (count - 91) // 3
+    assert inputs._videos(params) == ["v30", f"v{(30 + last) // 2}", f"v{last}"]
+    write_manifest(params, "catalog", CATALOG, clips[90:92])
+    assert inputs._videos(params) == ["v30"]
+    write_manifest(params, "catalog", CATALOG, clips[:90])
+    assert inputs._videos(params) == []
+
+
+def test_a_mirror_that_speaks_no_http_is_no_fault_of_ours(
+    make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_videos", lambda params: ["a"])
+
+    class Babbles(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"HTTP/9.9 garbage\r\n\r\n")
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Babbles) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        (line,) = inputs.mirror(make_params(download={"mirror": url}))
+        assert line.level == "fail" and "does not answer" in line.words
+        server.shutdown()
 
 
 def test_takedowns_and_lists(make_params: MakeParams, tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pytest
+from dvc.cli import main as dvc
 from visit import clips, told
 
 from pipelines import crop
-from pipelines.doctor import machine
+from pipelines.doctor import corpus, machine, plan
 from pipelines.params import Params
 from pipelines.records import Records
 
@@ -33,6 +34,37 @@ def test_disk_and_memory(make_params: MakeParams, monkeypatch: pytest.MonkeyPatc
     small = psutil.virtual_memory()._replace(available=1 << 20)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: small)
     assert told(machine.space(params)) == {"disk": "fail", "memory": "fail"}
+
+
+def test_every_folder_is_held_against_what_the_plan_leaves_in_it(
+    make_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / "large" / "files" / "md5"
+    assert dvc(["init", "-q", "--no-scm"]) == 0
+    assert dvc(["cache", "dir", "-q", str(tmp_path / "large")]) == 0
+    params = make_params(settings={"paper": {"content": {"random": {"weight": 1.0}}}})
+    clips(params)
+    monkeypatch.setattr(machine, "_mount", lambda path: path)  # as if each were a disk
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(machine, "_gb", lambda size: f"{size:.0f} B")
+
+    def told_of(folder: Path | str) -> str:
+        (words,) = [v.words for v in machine.space(params) if f" on {folder}," in v.words]
+        return words.partition(f" on {folder}, ")[2]
+
+    made = plan.estimate(params, corpus.count(params), 1)
+    work = sum(made[name].bytes for name in ("download", "crop", "landmarks", "meta_train"))
+    assert made["meta_train"].bytes > 1e9
+    assert told_of(params.paths.work) == f"{work:.0f} B needed, 0 B of it there"
+    need = f"{made['DVC cache'].bytes:.0f} B"
+    assert told_of(cache) == f"{need} needed, 0 B of it there"
+    (cache / "ab").mkdir(parents=True)
+    (cache / "ab" / "cd").write_bytes(bytes(1000))
+    assert told_of(cache) == f"{need} needed, 1000 B of it there"
+    (cache / "ab" / "ef").write_bytes(bytes(10**7))  # older versions are no room for the new
+    assert told_of(cache) == f"{need} needed, {need} of it there"
 
 
 def test_crops_of_an_older_version_are_no_part_of_what_is_needed(

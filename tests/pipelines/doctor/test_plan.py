@@ -90,6 +90,52 @@ def test_the_catalog_and_the_annotations_count_alike(make_params: MakeParams) ->
         count(params)
 
 
+def test_what_a_mirror_s_folder_lacks_is_fetched(
+    make_params: MakeParams, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    sections = {"per_minute": 0.1, "max_height": 360}
+    clips(make_params(), 30)
+    bare = make_params(download=sections)
+    params = make_params(download=sections | {"mirror": str(tmp_path / "mirror")})
+    none = plan.estimate(bare, count(bare), 1)
+    make_video(tmp_path / "mirror" / "video7.mp4", frames=25, side=64)
+    own = count(params)
+    made = plan.estimate(params, own, 1)
+    assert (own.in_place, own.mirror) == (1, (1, 30))
+    # 40 s is what the annotations tell of a video's length, and this one has a second.
+    assert (own.video_seconds, own.in_place_seconds) == pytest.approx((29 * 40 + 1, 1))
+    assert own.megapixels == pytest.approx((29 * 0.2304 + 0.004096) / 30)
+    assert made["download"].bytes == pytest.approx(none["download"].bytes * 29 / 30)
+    assert made["download"].wall_seconds == 29 * 600
+    assert made["download"].note == "1 read in place, 0.1 a minute"
+    words = (
+        "the mirror's folder holds 1 of the 30 videos looked for in it (3%), and that share of all"
+    )
+    assert any(words in line for line in made.assumptions)
+    for number in range(30):
+        make_video(tmp_path / "mirror" / f"video{number}.mp4", frames=25, side=64)
+    whole = plan.estimate(params, count(params), 1)
+    assert (whole["download"].bytes, whole["download"].note) == (0, "read in place")
+    assert whole["download"].wall_seconds < 60
+    assert not any("mirror's folder" in line for line in whole.assumptions)
+
+
+def test_a_mirror_elsewhere_may_hold_any_share(make_params: MakeParams) -> None:
+    """The plan says the longest, and what it would be if the mirror held all."""
+    small = Corpus("x", 10, 100, 1000, 8000.0, 30_000.0, 0.9)
+    params = make_params(download={"per_minute": 1.0, "mirror": "https://mirror.example"})
+    made = plan.estimate(params, small, 1)
+    assert made["download"].wall_seconds == 6000
+    assert made["download"].bytes > 0
+    (line,) = (line for line in made.assumptions if "mirror" in line)
+    assert "not known" in line and line.endswith("takes 0.0 wall hours and the network's")
+    without = plan.estimate(make_params(download={"per_minute": 1.0}), small, 1)
+    assert not any("mirror" in line for line in without.assumptions)
+    # The variable's value is not asked for by a plan, and it need not be a folder.
+    clips(params)
+    assert count(make_params(download={"mirror": "{env:MIRROR}"})).mirror is None
+
+
 def test_the_plan_grows_with_its_parts(make_params: MakeParams) -> None:
     params = make_params(landmarks={"backend": "mediapipe"}, download={"per_minute": 1.0})
     small = Corpus("x", 10, 100, 1000, 8000.0, 30_000.0, 0.9)

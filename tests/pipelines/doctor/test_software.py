@@ -62,6 +62,8 @@ def test_programs(make_params: MakeParams, monkeypatch: pytest.MonkeyPatch, tmp_
         ("deno 2.0.1 (stable, release, x86_64)", "2.0.1"),
         ("v22.1.0", "v22.1.0"),
         ("ffmpeg version N-109468-gd39b Copyright", "N-109468-gd39b"),
+        ("ffmpeg version n8.0 Copyright (c) 2000-2026 the FFmpeg developers", "n8.0"),
+        ("ffmpeg version git-2026-03-01-ab12cd Copyright", "git-2026-03-01-ab12cd"),
         ("a word or two", "a word or"),
         ("", "runs"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,18 @@ Script = list[FetchError | str]
 )
 def test_where_a_mirror_may_hold_a_video(mirror: str, urls: list[str]) -> None:
     assert fetch.mirror_urls(mirror, "v", ("mp4", "webm")) == urls
+
+
+def test_a_mirror_s_folder_is_not_listed_for_every_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "v.mp4").touch()
+    monkeypatch.setattr(os, "listdir", lambda _: pytest.fail("listed"))
+    settings = Download(mirror=str(tmp_path / "m"))
+    body = fetch.from_mirror("v", settings, tmp_path)
+    assert body is not None and body.in_place
+    assert fetch.from_mirror("another", settings, tmp_path) is None
 
 
 def test_a_login_in_a_mirror_s_address_goes_to_that_host_alone() -> None:

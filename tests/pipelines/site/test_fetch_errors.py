@@ -22,6 +22,10 @@ from yt_dlp.utils import (
 from pipelines.site.fetch_errors import TABLE, FetchError, from_yt_dlp, status_of
 from pipelines.statuses import Status
 
+BUG = (
+    "; please report this issue on  https://github.com/yt-dlp/yt-dlp/issues?q= , filling out the "
+    "appropriate issue template. Confirm you are on the latest version using  yt-dlp -U"
+)
 HINT = (
     "Use --cookies-from-browser or --cookies for the authentication. See  "
     "https://github.com/yt-dlp/yt-dlp/wiki/FAQ#how-do-i-pass-cookies-to-yt-dlp  for how to "
@@ -100,7 +104,6 @@ WORDINGS = [
     ),
     ("ERROR: unable to download video data: HTTP Error 403: Forbidden", "throttled"),
     (YT + "Requested format is not available. Use --list-formats", "no_format"),
-    (YT + "No video formats found!; please report this issue", "no_format"),
     (YT + "Only images are available for download. use --list-formats to see them", "no_format"),
     (YT + "This video is DRM protected", "no_format"),
     (YT + "This live event will begin in 3 days.", "no_format"),
@@ -111,9 +114,23 @@ WORDINGS = [
         "Aborting due to --abort-on-error",
         "no_format",
     ),
-    (YT + "Failed to extract any player response; please report this issue", "network"),
+    (YT + "ffprobe and ffmpeg not found. Please install or provide the path", "no_format"),
+    ("ERROR: Postprocessing: ffmpeg not found. Please install or provide the path", "no_format"),
+    ("ERROR: Postprocessing: Conversion failed!", "corrupt"),
+    ("ERROR: Postprocessing: Error opening input files: Invalid data found", "corrupt"),
+    (YT + f"Failed to extract any player response{BUG}", "network"),
     (YT + "The page needs to be reloaded.", "network"),
-    (YT + "Unable to extract yt initial data; please report this issue", "network"),
+    (YT + f"Unable to extract yt initial data{BUG}", "network"),
+    (YT + "Unable to extract yt initial data - Failed to parse JSON", "network"),
+    (YT + "Incomplete yt initial data received", "network"),
+    (
+        YT + "The following content is not available on this app.. Watch on the latest version of "
+        "YouTube.",
+        "network",
+    ),
+    (YT + f"An extractor error has occurred. (caused by KeyError('videoDetails')){BUG}", "network"),
+    (YT + f"No video formats found!{BUG}", "no_format"),
+    (YT + f"Unable to extract player version{BUG}", "network"),
     ("ERROR: The downloaded file is empty", "not_a_video"),
     ("ERROR: Did not get any data blocks", "not_a_video"),
     ("ERROR: [generic] Unsupported URL: http://site/page", "not_a_video"),
