@@ -79,11 +79,9 @@ def sound_of(footage: Footage) -> Iterator[Samples] | None:
     """The driver's sound in parts, exactly as long as its frames; None where it has none."""
     seconds = len(footage.points) / footage.fps
     parts = _sound_parts(footage.path, ceil(seconds * GRID))
-    silent = 0
-    for part in parts:
+    for silent, part in enumerate(parts):
         if part is not None:
             return _joined(chain(repeat(None, silent), [part], parts), len(part), seconds)
-        silent += 1
     return None
 
 
