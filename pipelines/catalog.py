@@ -13,7 +13,8 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ from pipelines.summary import Summary, exit_status, write_metrics
 from pipelines.takedowns import Takedowns, read_takedowns
 
 STAGE = "catalog"
+SPILL = CATALOG.append(pa.field("drawn", pa.bool_(), False))
+"""A catalog row before all sources are read: `drawn`, its split is the seed's, nobody's word."""
 
 
 # --- rules of one row ------------------------------------------------------------------------
@@ -80,18 +83,22 @@ class _Builder:
         self._root = metadata_folder(params.catalog.metadata)
         self._published: dict[str, str | None] = {}
         self.people_rows: list[BadRow] = []
+        self._untold: dict[str, str] = {}
+        """Where the table has a row of a person that cannot be read."""
         if source.people:
             people, self.people_rows = read_people(self._root / source.people)
             self._published = {name: person.split for name, person in people.items()}
+            rows = (row for row in self.people_rows if row.person not in people)
+            self._untold = {row.person: row.where for row in rows if row.person}
         self._people: set[str] = set()
         self._check_table()
         self._keys = Keys()
         self.taken_out: set[str] = set()
         """Identifiers of the takedowns that were met."""
-        self.clips: Counter[str] = Counter()  # by split; fixes the number of buckets
-        self._splits: dict[str, str] = {}
-        self.torn: set[str] = set()
-        """People whose clips the publisher put into several splits."""
+        self.clips: Counter[tuple[str, str, bool]] = Counter()
+        """By person, split, and whether it was drawn."""
+        self.named: set[str] = set()
+        """People who may be named: not all of their clips were taken out."""
 
     def rows(self) -> Iterator[Row]:
         """One row per annotation, whatever becomes of it."""
@@ -107,6 +114,22 @@ class _Builder:
             return
         if why := misfit(self._published, self._people):
             raise SourceError(f"{self._root / self._source.people}: {why}; {REMEDY}")
+
+    def unknown(self) -> str:
+        """What to say of people that the table of people does not know; mostly nothing.
+
+        Where it lists the held-out alone, all others are to train on.
+        """
+        held_out_alone = not any(split == "train" for split in self._published.values())
+        if not self._params.catalog.split.use_published or held_out_alone:
+            return ""
+        strangers = sorted(self.named - self._published.keys())
+        if not strangers:
+            return ""
+        return (
+            f"{self._source.people} does not know {len(strangers)} of the {len(self.named)} "
+            f"people met, such as {strangers[0]}: the seed draws their split"
+        )
 
     def _bad(self, bad: BadRow) -> Row:
         where = f"{self._source.name}/{bad.where}"
@@ -135,17 +158,22 @@ class _Builder:
 
     def _clip(self, item: Annotation) -> Row:
         key = clip_key(item.person, item.video, item.utterance)
+        settings = self._params.catalog.split
+        if settings.use_published and not item.split and item.person in self._untold:
+            name = f"{item.person}/{item.video}/{item.utterance}"
+            where = self._untold[item.person]
+            reason = f"{where}, which says who is held out, cannot be read for {item.person}"
+            return self._bad(BadRow(name, reason, item.person, item.video, item.utterance))
         self._people.add(item.person)
         published = item.split or self._published.get(item.person)
-        split = split_of(item.person, published, self._params.catalog.split)
+        split, drawn = split_of(item.person, published, settings)
         if taken := self._keys.taken_by(item):
             return self._bad(_second(item, key, taken))
-        self.clips[split] += 1
+        self.clips[item.person, split, drawn] += 1
         if names := self._takedowns.covering(item, key):
             self.taken_out.update(names)
             return self._excluded(key, item.video)
-        if self._splits.setdefault(item.person, split) != split:
-            self.torn.add(item.person)
+        self.named.add(item.person)
         why = filtered(item, self._params.catalog.filters)
         media = item.media
         if media is not None and Path(media).is_relative_to(self._root.absolute()):
@@ -157,6 +185,7 @@ class _Builder:
             video=item.video,
             utterance=item.utterance,
             split=split,
+            drawn=drawn,
             first_frame=item.first_frame,
             frames=item.frames,
             fps=item.fps,
@@ -183,18 +212,19 @@ def _second(item: Annotation, key: str, first: str) -> BadRow:
 
 
 def _row(**values: object) -> Row:
-    row: Row = dict.fromkeys(CATALOG.names)
+    row: Row = dict.fromkeys(SPILL.names)
     row.update(person="", video="", utterance="", split="", shard="", detail="", crop_ready=False)
+    row.update(drawn=False)
     row.update(values)
     return row
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:
     arrays = []
-    for column in CATALOG:
+    for column in SPILL:
         values = [row[column.name] for row in rows]
         arrays.append(_boxes(values) if column.name == "boxes" else pa.array(values, column.type))
-    return pa.Table.from_arrays(arrays, schema=CATALOG)
+    return pa.Table.from_arrays(arrays, schema=SPILL)
 
 
 def _boxes(values: Sequence[object]) -> pa.Array:
@@ -215,22 +245,23 @@ def build(params: Params) -> Summary:
     summary = Summary(STAGE, "clips")
     takedowns = read_takedowns(params.catalog.takedowns)
     met: set[str] = set()
-    torn: dict[str, set[str]] = {}
+    builders: dict[str, _Builder] = {}
     with (
         storage.scratch_folder(params.paths.work) as scratch,
         ManifestWriter(params.paths.manifest(STAGE), CATALOG) as writer,
         progress.simple(STAGE, "clips", None) as tick,
     ):
         for source in sorted(params.catalog.sources, key=lambda s: s.name):
-            spill = scratch / f"{source.name}.parquet"
             try:
-                builder = _Builder(source, params, takedowns)
-                _spill(builder, spill, tick)
+                builders[source.name] = builder = _Builder(source, params, takedowns)
+                _spill(builder, scratch / f"{source.name}.parquet", tick)
                 met |= builder.taken_out
-                torn[source.name] = builder.torn
             except SourceError as error:
                 raise UserError(f"catalog.sources.{source.name}: {error}") from None
-            for table in _with_shards(spill, source.name, builder.clips, params.shard.clips):
+        clips = {name: builder.clips for name, builder in builders.items()}
+        places = {name: _places(name, clips, params) for name in clips}
+        for name, placed in places.items():
+            for table in _placed(scratch / f"{name}.parquet", placed):
                 writer.write(table)
                 summary.statuses.update(table.column("status").to_pylist())
         summary.rows = summary.items = writer.rows
@@ -239,13 +270,16 @@ def build(params: Params) -> Summary:
     summary.peak_mib = usage.ru_maxrss / 1024
     summary.seconds = time.monotonic() - started
     write_metrics(params, summary)
-    for name, people in torn.items():
-        if people:
-            progress.complain(
-                f"catalog.sources.{name}: the publisher put clips of one person into several "
-                f"splits (people: {len(people)}, such as {min(people)}); "
-                "catalog.split.use_published: false keeps people whole"
-            )
+    for name, builder in builders.items():
+        if words := builder.unknown():
+            progress.complain(f"catalog.sources.{name}: {words}")
+    named = set().union(*(builder.named for builder in builders.values()))
+    if torn := sorted(_torn(places.values()) & named):
+        progress.complain(
+            f"catalog: the publishers put clips of one person into several splits "
+            f"(people: {len(torn)}, such as {torn[0]}); "
+            "catalog.split.use_published: false keeps people whole"
+        )
     if idle := sorted(line for name, line in takedowns.lines.items() if name not in met):
         # By its line: the names of those who were taken out stay out of logs.
         progress.complain(
@@ -257,7 +291,7 @@ def build(params: Params) -> Summary:
 
 def _spill(builder: _Builder, path: Path, tick: Callable[[int], None]) -> None:
     # Read once and deleted: quick to write rather than small.
-    with pq.ParquetWriter(path, CATALOG, compression="lz4", use_dictionary=False) as spill:
+    with pq.ParquetWriter(path, SPILL, compression="lz4", use_dictionary=False) as spill:
         batch: list[Row] = []
         for row in builder.rows():
             batch.append(row)
@@ -270,19 +304,67 @@ def _spill(builder: _Builder, path: Path, tick: Callable[[int], None]) -> None:
             tick(len(batch))
 
 
-def _with_shards(
-    spill: Path, source: str, clips: Counter[str], clips_per_shard: int
-) -> Iterator[pa.Table]:
-    buckets = {split: max(1, -(-n // clips_per_shard)) for split, n in clips.items()}
+Clips = Counter[tuple[str, str, bool]]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Which split and which of its shards the clips of a source go to."""
+
+    source: str
+    held_out: Mapping[str, str]
+    """People whom another source holds out, with their split there."""
+    splits: Mapping[str, frozenset[str]]
+    """By person."""
+    buckets: Mapping[str, int]
+    """Shards by split."""
+
+    def split(self, person: str, split: str, drawn: bool) -> str:
+        """What others publish of a person counts where nobody says a word here."""
+        return self.held_out.get(person, split) if drawn else split
+
+
+def _places(source: str, clips: Mapping[str, Clips], params: Params) -> _Places:
+    held_out: dict[str, str] = {}
+    if params.catalog.split.use_published:
+        for other in clips.keys() - {source}:
+            for person, split, drawn in clips[other]:
+                if not drawn and held_out.get(person) != "test":
+                    held_out[person] = split
+    places = _Places(source, held_out, {}, {})
+    counts: Counter[str] = Counter()
+    splits: dict[str, set[str]] = {}
+    for (person, split, drawn), number in clips[source].items():
+        final = places.split(person, split, drawn)
+        counts[final] += number
+        splits.setdefault(person, set()).add(final)
+    buckets = {split: max(1, -(-n // params.shard.clips)) for split, n in counts.items()}
+    return replace(places, splits={p: frozenset(s) for p, s in splits.items()}, buckets=buckets)
+
+
+def _torn(places: Iterable[_Places]) -> set[str]:
+    """People whose clips are in several splits."""
+    splits: dict[str, frozenset[str]] = {}
+    for placed in places:
+        for person, own in placed.splits.items():
+            splits[person] = splits.get(person, frozenset()) | own
+    return {person for person, every in splits.items() if len(every) > 1}
+
+
+def _placed(spill: Path, places: _Places) -> Iterator[pa.Table]:
     for batch in pq.ParquetFile(spill).iter_batches(ROW_GROUP):
-        splits, videos = batch["split"].to_pylist(), batch["video"].to_pylist()
-        shards = [
-            f"{source}-{split}-{bucket_of(video, buckets[split]):05d}" if split else ""
-            for split, video in zip(splits, videos, strict=True)
-        ]
-        table = pa.Table.from_batches([batch])
-        at = CATALOG.get_field_index("shard")
-        yield table.set_column(at, CATALOG.field(at), pa.array(shards, pa.string()))
+        columns = (batch[name].to_pylist() for name in ("person", "split", "drawn", "video"))
+        splits, shards = [], []
+        for person, split, drawn, video in zip(*columns, strict=True):
+            split = places.split(person, split, drawn)
+            bucket = bucket_of(video, places.buckets[split]) if split else 0
+            splits.append(split)
+            shards.append(f"{places.source}-{split}-{bucket:05d}" if split else "")
+        table = pa.Table.from_batches([batch]).select(CATALOG.names)
+        for name, values in (("split", splits), ("shard", shards)):
+            at = CATALOG.get_field_index(name)
+            table = table.set_column(at, CATALOG.field(at), pa.array(values, pa.string()))
+        yield table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

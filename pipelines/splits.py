@@ -16,15 +16,17 @@ def stable_fraction(*parts: object) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def split_of(person: str, published: str | None, split: Split) -> str:
-    """train, val or test: as published for the clip or its person, else the same for all clips
-    of a person."""
+def split_of(person: str, published: str | None, split: Split) -> tuple[str, bool]:
+    """train, val or test, and whether it was drawn.
+
+    As published for the clip or its person, else the same for all clips of a person.
+    """
     if split.use_published and published in ("val", "test"):
-        return published
+        return published, False
     at = stable_fraction("split", split.seed, person)
     if at < split.test:
-        return "test"
-    return "val" if at < split.test + split.val else "train"
+        return "test", True
+    return "val" if at < split.test + split.val else "train", True
 
 
 def misfit(table: Mapping[str, str | None], people: Collection[str] = ()) -> str:

@@ -46,13 +46,17 @@ class Person:
 
 
 def read_people(path: Path) -> tuple[dict[str, Person], list[BadRow]]:
-    """Read a table of people by id; every row below the header is a Person or a BadRow."""
+    """Read a table of people by id; every row below the header is a Person or a BadRow.
+
+    A BadRow names its person where the row tells the id.
+    """
     people: dict[str, Person] = {}
     bad: list[BadRow] = []
     columns: dict[str, int] = {}
     width: int | None = None
     lines = read_list(path, "fetch the table of people or mend the path")
     for index, (number, line) in enumerate(lines):
+        cells: list[str] = []
         try:
             cells = _cells(line)
             if index == 0 and (columns := _header(cells)):
@@ -63,7 +67,8 @@ def read_people(path: Path) -> tuple[dict[str, Person], list[BadRow]]:
                 raise RowError(f"{person.id} is listed twice")
             people[person.id] = person
         except RowError as error:
-            bad.append(bad_row(f"{path.name}:{number}", error))
+            place = (columns or _NO_HEADER.get(len(cells), {})).get("id", len(cells))
+            bad.append(bad_row(f"{path.name}:{number}", error, *cells[place : place + 1]))
     return people, bad
 
 

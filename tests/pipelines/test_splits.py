@@ -17,8 +17,8 @@ from pipelines.splits import misfit, split_of
 
 @given(st.text(), st.integers(), st.floats(0, 0.5), st.floats(0, 0.49))
 def test_splits_grow_without_moving_people(person: str, seed: int, val: float, test: float) -> None:
-    small = split_of(person, None, Split(seed=seed, val=val / 2, test=test))
-    large = split_of(person, None, Split(seed=seed, val=val, test=test))
+    small = split_of(person, None, Split(seed=seed, val=val / 2, test=test))[0]
+    large = split_of(person, None, Split(seed=seed, val=val, test=test))[0]
     assert small == large or (small, large) == ("train", "val")
 
 

@@ -63,6 +63,63 @@ def test_people_whom_the_publisher_tore_apart_are_told(
     assert "several splits" not in capsys.readouterr().err
 
 
+def test_whom_one_source_holds_out_no_other_trains_on(
+    tmp_path: Path, build: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "metadata"
+    for person in PEOPLE[:3]:
+        for name in ("one", "two"):
+            annotate(root / name, person, f"v-{name}", "00001")
+    (root / "meta.csv").write_text(
+        "VoxCeleb2 ID,VGGFace2 ID,Gender,Set\nid00000,n,m,test\nid00001,n,f,dev\nid00002,n,f,val\n"
+    )
+    table = {"name": "one", "reader": "voxceleb2", "path": "one", "people": "meta.csv"}
+    for name in ("aaa", "zzz"):  # read before and after the one that tells
+        other = {"name": name, "reader": "voxceleb2", "path": "two"}
+        rows = build(catalog={"sources": [table, other], "split": {"val": 0.0}})
+        splits = {(row["source"], row["person"]): row["split"] for row in rows}
+        assert [splits[name, person] for person in PEOPLE[:3]] == ["test", "train", "val"]
+        assert all(row["shard"].startswith(f"{row['source']}-{row['split']}-") for row in rows)
+        assert capsys.readouterr().err == ""
+    rows = build(catalog={"sources": [table, other], "split": {"val": 0.0, "use_published": False}})
+    assert {row["split"] for row in rows} == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("id00001,n,f,tset", "bad_annotation", ""),
+        ("ID00001,n,f,test", "ok", "does not know 1 of the 3 people met, such as id00001"),
+        ("", "ok", "does not know 1 of the 3 people met, such as id00001: the seed draws"),
+    ],
+)
+def test_whom_the_table_does_not_tell_of_is_not_trained_on_in_silence(
+    tmp_path: Path,
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    status: str,
+    words: str,
+) -> None:
+    root = tmp_path / "metadata"
+    for person in PEOPLE[:3]:
+        annotate(root, person, "v", "00001")
+    (root / "meta.csv").write_text(f"id00000,n,m,test\n{line}\nid00002,n,f,dev\n")
+    source = {"name": "vox", "reader": "voxceleb2", "people": "meta.csv"}
+    rows = build(catalog={"sources": [source]})
+    (clip,) = [row for row in rows if "id00001" in row["key"]]
+    assert clip["status"] == status
+    if status != "ok":
+        assert (
+            "meta.csv:2, which says who is held out, cannot be read for id00001" in clip["detail"]
+        )
+    assert words in capsys.readouterr().err
+    # Of a table of the held-out alone, all others are to train on.
+    (root / "meta.csv").write_text("id00000,n,m,test\nid00001,n,m,test\n")
+    build(catalog={"sources": [source]})
+    assert capsys.readouterr().err == ""
+
+
 @given(st.text(), st.integers(1, 1000))
 def test_buckets_are_within_range(video: str, buckets: int) -> None:
     assert 0 <= bucket_of(video, buckets) < buckets
