@@ -24,6 +24,7 @@ from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
 from pipelines.schemas import CROPS, IDENTITY
+from pipelines.site.fetch import check_mirror
 from pipelines.statuses import Status
 from pipelines.video import ClipResult, ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, probe
@@ -96,6 +97,9 @@ class CropWorker:
                         rows |= self._cut(item, local, video, group, scratch)
                         continue
             except FileNotFoundError:
+                mirror = self._params.download.mirror
+                if mirror and not group[0]["media"] and not ours(video["path"]):
+                    check_mirror(mirror)  # a disk that is not mounted is no loss of its videos
                 lost = f"{Path(path).name} is gone: run `python -m pipelines.download` again"
             for clip in group:
                 if clip["media"] is not None:

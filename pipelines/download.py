@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipelines.errors import UserError, clean_detail, conceal, redact
 from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
+from pipelines.params.dataset import Download
 from pipelines.schemas import DOWNLOADS, PLAIN_NAME
 from pipelines.site import fetch
 from pipelines.site.fetch_errors import FetchError
@@ -37,7 +39,7 @@ Row = dict[str, Any]
 VERSION = 1
 """Raise when the same input would now give other rows."""
 STAMP = b"stamp"
-"""In the metadata of a record's rows: size and time of a mirror's file that is read in place."""
+"""In the metadata of a record's rows: size and time of the video in a mirror's folder."""
 
 
 class DownloadWorker:
@@ -98,7 +100,10 @@ class DownloadWorker:
         except FetchError as error:
             if error.status == Status.BOT_CHECK:
                 self._breaker.trip()
-            return _row(video, error.status, redact(error.detail), url=address)
+            # By what it holds now, the next run sees whether it may give more.
+            held = _mirror_stamp(str(video["video"]), self._settings)
+            row = _row(video, error.status, redact(error.detail), url=address)
+            return row.replace_schema_metadata({STAMP: held})
         asked = redact(body.url)
         if body.in_place:
             # A mirror folder that is itself called `videos` is not the work folder's.
@@ -231,8 +236,8 @@ def _stamps(params: Params, wanted: list[tuple[int, Row]]) -> Iterator[object]:
             yield row["media"], storage.stamp(url) if storage.exists(url) else None
 
 
-def _mirror_has_it(rows: pa.Table) -> bool:
-    """Whether a video that is read in place, in a mirror's folder, is still what it was."""
+def _is_settled(rows: pa.Table, settings: Download) -> bool:
+    """Whether a mirror's folder is what it was: what is read in place there, and what it lacked."""
     known = (rows.schema.metadata or {}).get(STAMP)
     for row in rows.to_pylist():
         if row["path"] and not ours(row["path"]):
@@ -243,7 +248,23 @@ def _mirror_has_it(rows: pa.Table) -> bool:
             # Older records hold no stamp.
             if known != _words(stamp) if known else stamp[0] != row["bytes"]:
                 return False
+        elif row["status"] not in (Status.OK, Status.EXCLUDED) and row["origin"] != "local":
+            found = _mirror_stamp(row["video"], settings)
+            if found and found != known:
+                return False
     return True
+
+
+def _mirror_stamp(video: str, settings: Download) -> bytes:
+    """The stamp of the video that a mirror's folder holds; empty where it holds none."""
+    if settings.mirror is None or not storage.is_local(settings.mirror):
+        return b""
+    for url in fetch.mirror_urls(settings.mirror, video, settings.extensions):
+        try:
+            return _words(storage.stamp(url))
+        except OSError:
+            continue
+    return b""
 
 
 def _words(stamp: tuple[int, int]) -> bytes:
@@ -304,7 +325,7 @@ def prepare(params: Params) -> Job:
         unit="videos",
         max_failed=settings.max_failed,
         always_retry=frozenset({Status.DEFERRED}),
-        is_done=_mirror_has_it,
+        is_done=partial(_is_settled, settings=environment.filled(settings)),
     )
 
 

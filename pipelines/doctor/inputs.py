@@ -22,7 +22,7 @@ from pipelines.doctor.verdict import Verdict, Verdicts, address, fail, knock, ok
 from pipelines.errors import StopStage, UserError, clean_detail, redact
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params, environment
-from pipelines.site.fetch import NOT_HERE, ask, check_mirror, mirror_urls
+from pipelines.site.fetch import NOT_HERE, REFUSED, ask, check_mirror, mirror_urls
 from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import BadRow, SourceError
 from pipelines.sources.people import read_people
@@ -201,7 +201,7 @@ def _judged(shown: str, answers: list[int]) -> Verdict:
     """What the HTTP statuses, one for each video asked for, say of a mirror."""
     held, count = answers.count(200), len(answers)
     deaf = [status for status in answers if status in NO_HEAD]
-    ill = [status for status in answers if status not in (200, *NOT_HERE, *NO_HEAD)]
+    ill = [status for status in answers if status not in (200, REFUSED, *NOT_HERE, *NO_HEAD)]
     if not answers:
         return warn("mirror", f"{shown} answers; no video to ask for", "build the catalog first")
     if ill:
@@ -212,10 +212,10 @@ def _judged(shown: str, answers: list[int]) -> Verdict:
         return ok("mirror", words)
     if held:
         return ok("mirror", f"{shown} has {held} of {count} videos asked for")
-    if set(answers) == {403}:
+    if set(answers) == {REFUSED}:
         return warn(
             "mirror",
-            f"{shown} answers HTTP 403 for all of {count} videos asked for",
+            f"{shown} answers HTTP {REFUSED} for all of {count} videos asked for",
             "are its credentials right, has its signature expired? else the site is asked for "
             "every one",
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,17 @@ def load(path: str | Path) -> Params:
         params = Params.model_validate_json(text)
         wrong = list(misplaced(params))
     except ValidationError as error:
-        wrong = [_explain(e) for e in error.errors()]
+        wrong = [_explain(e) for e in error.errors() if not _follows(e, error.errors())]
     if wrong:
         raise UserError("\n".join(f"{path}: {line}" for line in wrong))
     return params
+
+
+def _follows(error: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list is too short only because one of its entries is wrong."""
+    at = error["loc"]
+    inside = (other["loc"] for other in errors if len(other["loc"]) > len(at))
+    return error["type"] == "too_short" and any(loc[: len(at)] == at for loc in inside)
 
 
 def _explain(error: Any) -> str:

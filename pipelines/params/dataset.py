@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -86,6 +87,8 @@ class Download(Model):
     mirror: str | None = None
     """Folder, http or object-store URL asked first; `{video_id}` and `{ext}` are filled in,
     or `/{video_id}.{ext}` is appended."""
+    mirror_only: bool = False
+    """Ask the mirror and never the site: a video that it does not hold is `removed`."""
     extensions: Annotated[tuple[Extension, ...], Field(min_length=1)] = (
         "mp4",
         "webm",
@@ -128,6 +131,13 @@ class Download(Model):
     def _url_names_the_video(self) -> Download:
         if "{video_id}" not in self.url:
             raise ValueError("download.url needs the placeholder {video_id}")
+        for name in re.findall(r"\{(\w*)\}", self.mirror or ""):
+            if name not in ("video_id", "ext"):
+                raise ValueError(
+                    f"mirror: nothing fills in {{{name}}}, only {{video_id}} and {{ext}}"
+                )
+        if self.mirror_only and self.mirror is None:
+            raise ValueError("mirror_only: there is no mirror to ask; name one")
         return self
 
 

@@ -77,9 +77,12 @@ def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
     """
     assert settings.mirror is not None
     check_mirror(settings.mirror)
+    refused = False
     for url in mirror_urls(settings.mirror, video, settings.extensions):
         if url.startswith(("http://", "https://")):
-            if _answers(url, settings.timeout):
+            status = _answer(url, settings.timeout)
+            refused |= status == REFUSED
+            if status != REFUSED and status not in NOT_HERE:
                 return Body(_yt_dlp(url, settings, folder), "mirror", url)
         elif storage.exists(url):
             if storage.size(url) > settings.max_bytes:
@@ -89,6 +92,8 @@ def from_mirror(video: str, settings: Download, folder: Path) -> Body | None:
             target = _prepared(folder) / Path(url).name
             _copy(url, target, settings)
             return Body(target, "mirror", url)
+    if refused:  # by wrong or expired credentials, or a store that hides what it does not hold
+        raise FetchError(Status.NETWORK, f"HTTP Error {REFUSED}")
     return None
 
 
@@ -131,8 +136,8 @@ def head(url: str) -> urllib.request.Request:
 def ask(url: str, timeout: float) -> tuple[int, Message]:
     """Status and headers with which an HTTP mirror answers a HEAD. Raises OSError where none does.
 
-    Only NOT_HERE says that it does not hold the file; whatever else it says, and it may know no
-    HEAD, it is asked in full, so that its true status is recorded.
+    Only NOT_HERE says that it does not hold the file, and REFUSED may mean it; whatever else it
+    says, and it may know no HEAD, it is asked in full, so that its true status is recorded.
     """
     try:
         with urllib.request.urlopen(head(url), timeout=timeout) as answer:
@@ -143,13 +148,13 @@ def ask(url: str, timeout: float) -> tuple[int, Message]:
         raise OSError(clean_detail(error)) from error
 
 
-NOT_HERE = (403, 404, 410)
-"""Object stores answer 403 for what is not there to those who may not list."""
+NOT_HERE, REFUSED = (404, 410), 403
+"""HTTP statuses. Object stores refuse what is not there to those who may not list."""
 
 
-def _answers(url: str, timeout: float) -> bool:
+def _answer(url: str, timeout: float) -> int:
     try:
-        return ask(url, timeout)[0] not in NOT_HERE
+        return ask(url, timeout)[0]
     except OSError as error:
         raise FetchError(Status.NETWORK, clean_detail(f"mirror: {error}")) from error
 
@@ -318,9 +323,11 @@ def fetch(
     folder: where unfinished parts stay between runs. take_token: called before every request
     to a site. wait(attempt, retry_after): seconds before the next try. Raises FetchError with
     the status of the last try; the mirror's own failure is added to its detail, and is the status
-    where it may pass and the site's may not: the mirror may hold what the site has lost.
+    where it may pass and the site's may not: the mirror may hold what the site has lost. With
+    `mirror_only` no site is asked.
     """
     from_here, may_pass = "", False
+    own: FetchError | None = None
     deadline = time.monotonic() + settings.max_seconds
     if settings.mirror:
         try:
@@ -328,12 +335,16 @@ def fetch(
             if body is not None:
                 return body, probe(body.path)
         except FetchError as error:
+            own = error
             from_here, may_pass = f"; mirror: {error}", error.status in TRANSIENT
             _clear(folder)
         except OSError as error:  # a folder or an object store that does not answer
             if error.errno in FATAL_ERRNOS:
                 raise
-            from_here, may_pass = f"; mirror: {Status.NETWORK}: {clean_detail(error)}", True
+            own = FetchError(Status.NETWORK, clean_detail(error))
+            from_here, may_pass = f"; mirror: {own}", True
+    if settings.mirror_only:
+        raise own or FetchError(Status.REMOVED, "the mirror does not hold it; no site is asked")
     for attempt in range(settings.retries + 1):
         take_token()
         arrived = False

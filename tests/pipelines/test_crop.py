@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines import crop, download, engine, manifest, storage
+from pipelines.errors import StopStage
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
@@ -101,6 +102,12 @@ def test_one_decode_serves_two_people_and_rows_keep_the_catalog_s_order(
     )
     words = "other.mp4 changed since it was recorded: delete videos/other.mp4 from the work folder"
     assert replaced["detail"][0].as_py().startswith(words)
+    job.worker._videos = {"other": videos[1] | {"path": "gone/other.mp4"}}
+    job.worker._params = params.model_copy(
+        update={"download": params.download.model_copy(update={"mirror": "gone"})}
+    )
+    with pytest.raises(StopStage, match=r"download\.mirror: gone: no such folder; mount it"):
+        job.worker.process(job.items[1], Path())
     engine.run(job)
     found = manifest.read(job.manifest).to_pylist()
     assert [(r["source"], r["person"], r["video"]) for r in found] == clips

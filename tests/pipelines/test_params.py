@@ -139,6 +139,14 @@ def test_the_repository_s_own_files_load(name: str) -> None:
             "catalog.filters: min_frames 9 is above max_frames 8",
         ),
         (GOOD + "download: {extensions: [.mp4]}", "download.extensions.0: string should match"),
+        (
+            GOOD + "download: {mirror: 'm/{video_id}.{extt}'}",
+            "download: mirror: nothing fills in {ex",
+        ),
+        (
+            GOOD + "download: {mirror_only: true}",
+            "download: mirror_only: there is no mirror to ask",
+        ),
         (GOOD + "download: {extensions: []}", "download.extensions: too few valid entries"),
         (GOOD.replace("mit", "''"), "card.licence: string should have at least 1 character"),
         (GOOD + "beam: {runner: DaskRunner}", "beam: DaskRunner silently drops branches"),

@@ -163,3 +163,48 @@ def test_a_mirror_folder_that_is_not_there_asks_nothing_of_the_site(
     with pytest.raises(StopStage, match=r"download.mirror: .*mirorr: no such folder; mount it"):
         run(["aaa"], url=at(site), mirror=str(tmp_path / "mirorr") + template)
     assert hits(site, "aaa") == 0
+
+
+def test_a_mirror_that_refuses_has_not_said_that_it_lacks_the_video(
+    run: Run, serve: Callable[..., SampleServer]
+) -> None:
+    """As with credentials that have expired."""
+    site, mirror = serve("aaa", bbb="404"), serve(aaa="403", bbb="403")
+    template = mirror.url + "/videos/{video_id}.mp4"
+    rows = run(["aaa", "bbb"], url=at(site), mirror=template)
+    assert (rows["aaa"]["status"], rows["aaa"]["origin"]) == ("ok", "site")
+    assert rows["bbb"]["status"] == "network"
+    assert rows["bbb"]["detail"].startswith("mirror: network: HTTP Error 403; removed: ")
+
+
+def test_the_mirror_alone(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
+) -> None:
+    site = serve("aaa", "bbb", "ccc")
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    shutil.copy(whole_video, mirror / "aaa.mp4")
+    (mirror / "bbb.mp4").write_bytes(b"<html></html>")
+    rows = run(["aaa", "bbb", "ccc"], url=at(site), mirror=str(mirror), mirror_only=True)
+    assert [row["status"] for row in rows.values()] == ["ok", "not_a_video", "removed"]
+    assert rows["bbb"]["detail"] == "an HTML page"
+    assert rows["ccc"]["detail"] == "the mirror does not hold it; no site is asked"
+    assert site.total().requests == 0
+
+
+def test_what_a_mirror_s_folder_is_given_later_is_taken(
+    run: Run, serve: Callable[..., SampleServer], tmp_path: Path, whole_video: Path
+) -> None:
+    site = serve(aaa="404", bbb="404", ccc="404")
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "bbb.mp4").write_bytes(b"<html></html>")
+    first = run(["aaa", "bbb", "ccc"], url=at(site), mirror=str(mirror))
+    assert {row["status"] for row in first.values()} == {"removed"}
+    asked = site.total().requests
+    shutil.copy(whole_video, mirror / "aaa.mp4")
+    second = run(["aaa", "bbb", "ccc"], url=at(site), mirror=str(mirror))
+    assert [row["status"] for row in second.values()] == ["ok", "removed", "removed"]
+    assert site.total().requests == asked, "the broken one is as it was"
+    shutil.copy(whole_video, mirror / "bbb.mp4")
+    assert run(["aaa", "bbb", "ccc"], url=at(site), mirror=str(mirror))["bbb"]["status"] == "ok"
