@@ -114,8 +114,12 @@ def _scrambled(data: bytes, salt: bytes) -> str:
 
 
 def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
-    """All raters' answers, each once however often its file is given. Raises UserError."""
-    answers: dict[tuple[str, str], dict[str, str]] = {}
+    """All raters' answers, each once however often its file is given.
+
+    Raises UserError, also where two downloads of a rater disagree: which is newer is not told.
+    """
+    answers: dict[tuple[str, ...], dict[str, str]] = {}
+    places: dict[tuple[str, ...], str] = {}
     for path in paths:
         try:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -134,7 +138,14 @@ def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
                     f"{path}:{line}: no answer of the user study's page; give the file as it was "
                     "downloaded"
                 )
-            answers[row["rater"], row["triplet"]] = row
+            asked = (row["study"], row["rater"], row["triplet"])
+            before, place = answers.setdefault(asked, row), f"{path}:{line}"
+            first = places.setdefault(asked, place)
+            if any(before[column] != row[column] for column in COLUMNS):
+                raise UserError(
+                    f"{first} and {place}: two answers of one rater to the same triplet; leave "
+                    "the older download out"
+                )
     if not answers:
         raise UserError(f"no answers in {', '.join(paths)}")
     if len(studies := {row["study"] for row in answers.values()}) > 1:

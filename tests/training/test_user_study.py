@@ -278,6 +278,21 @@ def test_where_user_cannot_be_written_is_told_first(tmp_path, capsys, output, wo
     assert (tmp_path / "a.csv").read_bytes() == before
 
 
+@pytest.mark.parametrize("newest_last", [True, False])
+def test_an_answer_that_was_changed_later_needs_a_word_which_counts(tmp_path, capsys, newest_last):
+    old = Path(write(tmp_path / "r.csv", [("p", "FF", 1), ("q", "FF", 0), ("t", "FF", 1)]))
+    halfway = tmp_path / "r (1).csv"
+    halfway.write_text("".join(old.read_text().splitlines(keepends=True)[:3]))
+    assert len(user_study.read_answers([str(halfway), str(old)])) == 3, "they agree"
+    new = tmp_path / "r (2).csv"
+    new.write_text(old.read_text().replace("q,FF,8,1,1,0", "q,FF,8,2,1,1"))
+    files = [str(old), str(new)] if newest_last else [str(new), str(old)]
+    assert user_study.main(files) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"likeness: {files[0]}:3 and {files[1]}:3: two answers of one rater")
+    assert user_study.main([str(new)]) == 0
+
+
 def test_answers_to_different_pages_are_not_mixed(tmp_path):
     files = [write(tmp_path / f"{s}.csv", [("p", "FF", 1)], study=s) for s in "ab"]
     with pytest.raises(UserError, match="different pages: a, b"):
