@@ -1,5 +1,7 @@
 """Histograms: what is counted, and how it is drawn."""
 
+import re
+
 import numpy as np
 import pytest
 from card_run import OF_STAGE
@@ -27,3 +29,16 @@ def test_a_histogram_draws_whatever_comes(values):
     svg = charts.histogram_svg(chart)
     Page(svg)
     assert "nan" not in svg.lower() and "inf" not in svg
+
+
+def test_the_end_bins_say_that_they_hold_all_beyond():
+    chart = facts.Histogram("Clip length", "s", np.linspace(0, 24, 49))
+    chart.add(np.array([0.1, 12.2, 23.9, 30.0, 500.0]), np.ones(5, bool))
+    titles = re.findall("<title>(.*?)</title>", charts.histogram_svg(chart))
+    assert titles == [
+        "less than 0.5 s: 1 clips", "12 to 12.5 s: 1 clips", "23.5 s or more: 3 clips",
+    ]  # fmt: skip
+    plain = facts.Histogram("Confidence", "", np.linspace(0, 1, 3))
+    plain.add(np.array([0.2, 0.9]), np.ones(2, bool))
+    titles = re.findall("<title>(.*?)</title>", charts.histogram_svg(plain))
+    assert titles == ["less than 0.5: 1 clips", "0.5 or more: 1 clips"]
