@@ -90,6 +90,16 @@ class Dataset:
         return sorted(person for person, splits in seen.items() if splits > 1)
 
     @property
+    def split_words(self) -> str:
+        """How people and splits go together, in the words of card, report and metadata."""
+        if not self.torn:
+            return "All clips of a person are in the same split."
+        return (
+            "Splits are as published, and clips of the same person are in several of them. "
+            f"People: {len(self.torn):,}."
+        )
+
+    @property
     def total(self) -> Share:
         """All splits together."""
         whole = Share()
