@@ -51,7 +51,7 @@ class Part:
 
     @property
     def person(self) -> str:
-        """A person's name is only theirs within a source."""
+        """Told by source: each measures its own, also where an id stands in several."""
         return f"{self.video.source}/{self.video.person}"
 
 

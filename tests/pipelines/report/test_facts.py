@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from card_run import OF_STAGE
+from card_run import OF_STAGE, add_source, build_run, make_params
 from markup import Page
 
 from pipelines.report import charts, facts
@@ -18,6 +18,20 @@ def test_histograms_count_every_measured_clip(made):
         assert (found[name].kept.sum(), found[name].lost.sum()) == (20, lost), name
     chart = found["Face in the source"]  # 120 pixels of a crop shown at half its size
     assert chart.edges[chart.kept.argmax()] <= 240 < chart.edges[chart.kept.argmax() + 1]
+
+
+def test_an_id_of_two_sources_is_one_person_and_the_card_says_so(made, tmp_path):
+    params, _ = made
+    assert "sources" not in facts.read_dataset(params).split_words
+    both = make_params(tmp_path)
+    build_run(both)
+    add_source(both, "wax")
+    dataset = facts.read_dataset(both)
+    assert len(dataset.total.people) == 5 and len(dataset.total.videos) == 20
+    assert dataset.split_words == (
+        "All clips of a person are in the same split. Who has the same id in several sources "
+        "counts as one person."
+    )
 
 
 @pytest.mark.parametrize("values", [[], [-1e9, 1e9], [5.0], [np.nan], list(range(100))])
