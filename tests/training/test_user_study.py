@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from html import unescape
 from pathlib import Path
 
@@ -70,6 +71,32 @@ def test_triplets_hold_one_generated_picture_each_in_a_seeded_order(study):
     assert order == [(t.person, t.method, t.shots, t.generated) for t in again]
     assert order != [(t.person, t.method, t.shots, t.generated) for t in other]
     assert sorted(o[:3] for o in order) == sorted((t.person, t.method, t.shots) for t in other)
+
+
+def test_real_pairs_are_distinct_and_of_new_frames_as_far_as_they_can_be():
+    assert user_study.pairs(12, 6) == [(n, n + 1) for n in range(0, 12, 2)]
+    assert sorted(user_study.pairs(4, 6)) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert user_study.pairs(4, 2) == [(0, 1), (2, 3)]
+    assert Counter(user_study.pairs(3, 6)).most_common() == [((0, 1), 2), ((0, 2), 2), ((1, 2), 2)]
+    assert user_study.pairs(2, 3) == [(0, 1)] * 3
+
+
+def test_no_pair_of_real_pictures_comes_again_while_another_is_left(study):
+    parts, records = study
+    records = [record | {"study/real": record["study/real"][:4]} for record in records]
+    by_person = {part.person: Counter() for part in parts}
+    for triplet in user_study.triplets(parts, records, seed=3):
+        real = [p.tobytes() for p in triplet.pictures if p.mean() < 200]
+        by_person[triplet.person][frozenset(real)] += 1
+    assert [set(pairs.values()) for pairs in by_person.values()] == [{1}] * 4
+
+
+def test_who_has_too_few_real_frames_is_left_out_by_name(study):
+    parts, records = study
+    records = [records[0] | {"study/real": records[0]["study/real"][:1]}, *records[1:]]
+    shown = {triplet.person for triplet in user_study.triplets(parts, records, seed=3)}
+    assert user_study.left_out(parts, records) == ["vox/id1"] and "vox/id1" not in shown
+    assert len(shown) == 3
 
 
 def test_a_model_without_ft_has_triplets_of_ff_alone(study):
