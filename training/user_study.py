@@ -258,7 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--results", metavar="FOLDER", help="of the evaluation: print the paper's table with USER"
     )
     parser.add_argument(
-        "-o", "--output", metavar="JSON", help="write USER there, a DVC metrics file"
+        *("-o", "--output"),
+        metavar="JSON",
+        help="write USER there; `dvc metrics show JSON` prints it, no stage makes it",
     )
     options = parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from html import unescape
 from pathlib import Path
@@ -253,6 +254,20 @@ def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_pat
     assert "the answers are to of-another; name" in capsys.readouterr().err
     assert user_study.main([mine, "--results", str(tmp_path / "nowhere")]) == 2
     assert "no evaluation's results" in capsys.readouterr().err
+
+
+def test_dvc_shows_user_where_it_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    answers = write(tmp_path / "a.csv", [("p", "FF", True), ("q", "FF", False)])
+    assert user_study.main([answers, "-o", "user.json"]) == 0
+    with pytest.raises(SystemExit):
+        user_study.main(["--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "`dvc metrics show JSON` prints it, no stage makes it" in help_text
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
+    shown = subprocess.run([*dvc, "metrics", "show", "user.json"], capture_output=True, text=True)
+    assert shown.stdout.split() == ["Path", "FF.T8.USER", "user.json", "0.5"], shown.stderr
 
 
 def test_answers_that_excel_saved_with_semicolons_are_read(tmp_path, capsys):
