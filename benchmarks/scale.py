@@ -265,12 +265,22 @@ def measure(folder: Path, clips: int) -> None:
         )
 
 
+def sizes(text: str) -> list[int]:
+    """`1000,20000` as numbers; of a ValueError argparse makes one line."""
+    found = [int(size) for size in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
+
+
 def main() -> None:
     """Measure every size asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", default="100000,1000000", help="clips, joined by commas")
+    parser.add_argument(
+        "--sizes", type=sizes, default="100000,1000000", help="clips, joined by commas"
+    )
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where manifests go")
     parser.add_argument("--step", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -279,7 +289,7 @@ def main() -> None:
         return
     print("| clips | step | CPU s | CPU us a clip | peak MiB | MiB held after it |")
     print("|---|---|---:|---:|---:|---:|")
-    for clips in (int(size) for size in options.sizes.split(",")):
+    for clips in options.sizes:
         folder = Path(tempfile.mkdtemp(prefix="likeness-bench-", dir=options.folder))
         try:
             measure(folder, clips)
