@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,10 +53,12 @@ def html(study) -> str:
     return user_study.page("tiny", *study, seed=3).decode()
 
 
+def document_text(html: str) -> str:
+    return re.search(r'<script type="application/json" id="study">(.*?)</script>', html)[1]
+
+
 def document(html: str) -> dict:
-    return json.loads(
-        re.search(r'<script type="application/json" id="study">(.*?)</script>', html)[1]
-    )
+    return json.loads(document_text(html))
 
 
 def test_triplets_hold_one_generated_picture_each_in_a_seeded_order(study):
@@ -200,6 +203,70 @@ def test_the_page_goes_on_where_it_was_left_and_takes_an_answer_back(html, tmp_p
     said = json.loads(unescape(re.search(r"<title>(.*?)</title>", dom)[1]))
     assert said == ["0 of 16 answered", "2 of 16 answered", "1 of 16 answered"]
     assert "<td>all</td><td>1</td>" in dom
+
+
+# --- its script without a browser --------------------------------------------------------------
+
+DOM = """
+const parts = {};
+const element = () => ({
+  style: {}, heard: {}, append() {}, replaceChildren() {}, appendChild: child => child,
+  insertRow: () => element(), addEventListener(name, call) { this.heard[name] = call; },
+  click() { if (!this.hidden && !this.disabled) this.heard.click(); },
+});
+globalThis.document = Object.assign(element(), {
+  getElementById: id => parts[id] ??= element(), createElement: element,
+});
+Object.defineProperty(globalThis, "localStorage", {value: undefined});
+const press = key => document.heard.keydown({key});
+"""
+
+
+def scripted(html: str, folder: Path, script: str) -> list:
+    """Run the page's script with a few lines after it; what they say is told."""
+    deno = shutil.which("deno", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not deno:
+        pytest.skip("no deno here")
+    data = f"document.getElementById('study').textContent = {json.dumps(document_text(html))};"
+    own = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    said = "const said = []; const say = (...values) => said.push(values);"
+    path = folder / "page.js"
+    path.write_text("\n".join([DOM, data, own, said, script, "console.log(JSON.stringify(said));"]))
+    done = subprocess.run(
+        [deno, "run", "--no-remote", "--no-config", str(path)],
+        capture_output=True, text=True, timeout=60,
+        env={"DENO_DIR": str(folder / "deno"), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_after_finish_one_may_go_on_and_keeps_every_answer(html, tmp_path):
+    script = """
+      const now = () => say(
+        part("count").textContent, part("resume").hidden, part("triplet").hidden);
+      press("1"); press("2"); now();
+      part("finish").click(); now();
+      part("resume").click(); now();
+      while (state.answers.length < study.triplets.length) press("3");
+      now();
+    """
+    assert scripted(html, tmp_path, script) == [
+        ["2 of 16 answered", True, False],
+        ["2 of 16 answered", False, True],
+        ["2 of 16 answered", True, False],
+        ["16 of 16 answered", True, True],
+    ]
+
+
+def test_only_the_keys_of_the_three_pictures_answer(html, tmp_path):
+    script = """
+      for (const key of ["", "12", "0", "4", "Enter"]) press(key);
+      say(part("count").textContent);
+      press("1"); press("2"); press("3");
+      say(state.answers.map(([picked]) => picked));
+    """
+    assert scripted(html, tmp_path, script) == [["0 of 16 answered"], [[0, 1, 2]]]
 
 
 # --- answers ---------------------------------------------------------------------------------
