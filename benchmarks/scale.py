@@ -2,12 +2,12 @@
 
     python -m benchmarks.scale [--sizes 100000,1000000] [--folder DIR]
 
-Writes manifests as if all stages had run (a million clips take 60 MB of DIR; all is deleted) and
-one tar under the names of all. A third of the videos is gone, each in words of its own, as after
-years; some clips of the others are too small. Then, each in a process of its own, so
-that peak memory is its own: the preparation of each stage up to its first item, the whole card,
-and the index as a training worker opens it. `nothing` is the start of Python and imports. CPU
-seconds are of the work, imports apart.
+Writes manifests as if all stages had run (a million clips take some 40 MB of DIR; all is deleted)
+and one tar under the names of all. A third of the videos is gone, each in words of its own, as
+after years; some clips of the others are too small. Then, each in a process of its own, so that
+peak memory is its own: the preparation of each stage up to its first item, the whole card, and the
+index as a training worker opens it. `nothing` is the start of Python and imports. CPU seconds are
+of the work, imports apart.
 """
 
 from __future__ import annotations
