@@ -127,12 +127,22 @@ def measure(folder: Path, clips: int, frames: int) -> None:
         )
 
 
+def sizes(text: str) -> list[int]:
+    """`1000,20000` as numbers; of a ValueError argparse makes one line."""
+    found = [int(size) for size in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
+
+
 def main() -> None:
     """Measure every size asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", default="10000,100000", help="clips, joined by commas")
+    parser.add_argument(
+        "--sizes", type=sizes, default="10000,100000", help="clips, joined by commas"
+    )
     parser.add_argument("--frames", type=int, default=10, help="rows a file")
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the trees go")
     parser.add_argument("--step", nargs=2, metavar=("STEP", "PARAMS"), help=argparse.SUPPRESS)
@@ -140,10 +150,10 @@ def main() -> None:
     if options.step:
         run_step(options.step[0], Path(options.step[1]))
         return
-    sizes = [(int(size), options.frames) for size in options.sizes.split(",")]
+    measured = [(clips, options.frames) for clips in options.sizes]
     print("| clips x frames | step | clips/s | CPU s | CPU us a clip | peak MiB |")
     print("|---|---|---:|---:|---:|---:|")
-    for clips, frames in [REALISTIC, *sizes]:
+    for clips, frames in [REALISTIC, *measured]:
         folder = Path(tempfile.mkdtemp(prefix="likeness-bench-", dir=options.folder))
         try:
             measure(folder, clips, frames)

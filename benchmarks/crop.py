@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -112,7 +113,19 @@ class Plan:
     out: str
 
 
-def ffmpeg_command(plan: Plan, settings: CropSettings) -> list[str]:
+def ffmpeg_program() -> str | None:
+    """The system's, or the one that the extra `youtube` brings; None where there is neither."""
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+def ffmpeg_command(program: str, plan: Plan, settings: CropSettings) -> list[str]:
     """What a person would write for one clip."""
     x, y, w, h = plan.box
     width, height = plan.source
@@ -123,7 +136,7 @@ def ffmpeg_command(plan: Plan, settings: CropSettings) -> list[str]:
         steps.append(pad)
     steps.append(f"crop={w}:{h}:{x + left}:{y + top}")
     steps += [f"scale={settings.size}:{settings.size}", f"fps={GRID}", "format=yuv420p"]
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-threads", "1"]
+    command = [program, "-v", "error", "-nostdin", "-y", "-threads", "1"]
     command += ["-filter_threads", "1", "-ss", f"{plan.first / GRID:.3f}", "-i", plan.video]
     command += ["-t", f"{plan.frames / GRID:.3f}", "-vf", ",".join(steps)]
     command += ["-c:v", "libx264", "-preset", settings.preset, "-crf", str(settings.crf)]
@@ -201,6 +214,9 @@ def main() -> None:
     if arguments.child:
         child(arguments)
         return
+    ffmpeg = ffmpeg_program()
+    if ffmpeg is None:
+        parser.error("no ffmpeg program: install it, or pip install 'likeness[youtube]'")
     if arguments.corpus:
         corpus = Path(arguments.corpus)
         if not (corpus / "videos").is_dir() or not corpus_jobs(corpus, arguments.clips):
@@ -216,7 +232,7 @@ def main() -> None:
             told = charge([sys.executable, *sys.argv, "--child", folder], ours)
             plans = [Plan(**plan) for plan in json.loads(told)]
             for plan in plans:
-                charge(ffmpeg_command(plan, settings), theirs)
+                charge(ffmpeg_command(ffmpeg, plan, settings), theirs)
             charge([sys.executable, "-c", "import pipelines.video"], start)
         frames = sum(plan.frames for plan in plans) * arguments.rounds
         counts: list[int] = []
@@ -228,7 +244,7 @@ def main() -> None:
             a, b = luma(mine), luma(other)
             counts.append(len(b) - len(a))
             near = replace(plan, out=f"{folder}/near.mp4")
-            subprocess.run(ffmpeg_command(near, fine), check=True)
+            subprocess.run(ffmpeg_command(ffmpeg, near, fine), check=True)
             truth = luma(Path(near.out))
             quality[0].append(psnr(a, truth))
             quality[1].append(psnr(b, truth))

@@ -2,11 +2,12 @@
 
     python -m benchmarks.scale [--sizes 100000,1000000] [--folder DIR]
 
-Writes manifests as if everything had been fetched, cut and looked at (a million clips take 60 MB
-of DIR; all is deleted) and one tar under the names of all. Then, each in a process of its own, so
-that peak memory is its own: the preparation of each stage up to its first item, the whole card,
-and the index as a training worker opens it. `nothing` is the start of Python and imports. CPU
-seconds are of the work, imports apart.
+Writes manifests as if all stages had run (a million clips take some 40 MB of DIR; all is deleted)
+and one tar under the names of all. A third of the videos is gone, each in words of its own, as
+after years; some clips of the others are too small. Then, each in a process of its own, so that
+peak memory is its own: the preparation of each stage up to its first item, the whole card, and the
+index as a training worker opens it. `nothing` is the start of Python and imports. CPU seconds are
+of the work, imports apart.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ from pipelines.shard import TarWriter, tar_url
 
 CLIPS_A_VIDEO, VIDEOS_A_PERSON = 7, 24  # VoxCeleb2: 1,128,246 clips, 150,480 videos, 6,112 people
 CLIPS_A_SHARD, FRAMES = 500, 200
-LOST = 50  # one clip in so many is too small
+GONE, SMALL = 3, 50  # one video in so many is gone, one clip in so many is too small
+WORDS = (
+    "ERROR: [youtube] {}: Video unavailable. This video is no longer available because the YouTube "
+    "account associated with this video has been terminated due to multiple third-party claims"
+)
 STEPS = ("nothing", "download", "crop", "landmarks", "shard", "card", "training index")
 Columns = dict[str, list[Any]]
 
@@ -66,6 +71,7 @@ def clips_of(numbers: range) -> Columns:
     videos = [n // CLIPS_A_VIDEO for n in numbers]
     people = [f"id{video // VIDEOS_A_PERSON:05d}" for video in videos]
     names = [f"video{video:06d}" for video in videos]
+    gone = [video % GONE == 0 for video in videos]
     same = zip(people, names, numbers, strict=True)
     return {
         "key": [f"{person}_{video}_{n:07d}" for person, video, n in same],
@@ -78,6 +84,7 @@ def clips_of(numbers: range) -> Columns:
         "status": ["ok"] * len(numbers),
         "detail": [""] * len(numbers),
         "digest": [f"{n:064d}" for n in numbers],
+        "gone": gone,
     }
 
 
@@ -102,20 +109,32 @@ def catalog_rows(clips: Columns) -> Columns:
 
 def download_rows(clips: Columns) -> Columns:
     """A row for each video of which these clips are the first."""
-    names = list(dict.fromkeys(clips["video"]))
-    rows: Columns = {"source": ["scale"] * len(names), "video": names}
-    rows |= {"status": ["ok"] * len(names), "detail": [""] * len(names)}
-    return rows | {"path": ["videos/a.mp4"] * len(names), "sha256": [f"{n:>064}" for n in names]}
+    gone = dict(zip(clips["video"], clips["gone"], strict=True))
+    names = list(gone)
+    return {
+        "source": ["scale"] * len(names),
+        "video": names,
+        "status": ["removed" if gone[name] else "ok" for name in names],
+        "detail": [WORDS.format(name) if gone[name] else "" for name in names],
+        "path": [None if gone[name] else "videos/a.mp4" for name in names],
+        "sha256": [None if gone[name] else f"{name:>064}" for name in names],
+    }
 
 
 def crop_rows(clips: Columns) -> Columns:
-    """All clips, some of them too small."""
+    """All clips: of what is gone, too small, or cut."""
     box, face = [[0, 0, 256, 256]], [[60, 60, 120, 120]] * 8
     facts = {"frames": FRAMES, "size": 256, "policy": "clip", "crop_boxes": box}
     facts |= {"face_boxes": face, "source_width": 640, "source_height": 360, "source_fps": 25.0}
-    statuses = ["too_small" if int(u) % LOST == 0 else "ok" for u in clips["utterance"]]
+    statuses, details = [], []
+    for video, utterance, gone in zip(
+        *(clips[n] for n in ("video", "utterance", "gone")), strict=True
+    ):
+        small = int(utterance) % SMALL == 0
+        statuses.append("source_missing" if gone else "too_small" if small else "ok")
+        details.append("removed: " + WORDS.format(video) if gone else "")
     paths = [f"crops/{digest}.mp4" for digest in clips["digest"]]
-    own = {"status": statuses, "path": paths, "sha256": clips["digest"]}
+    own = {"status": statuses, "detail": details, "path": paths, "sha256": clips["digest"]}
     return clips | own | {name: of_all(value, clips) for name, value in facts.items()}
 
 
@@ -130,8 +149,9 @@ def landmark_rows(clips: Columns) -> Columns:
 
 
 def kept(columns: Columns) -> Columns:
-    """Without the clips that were too small."""
-    good = [int(u) % LOST != 0 for u in columns["utterance"]]
+    """The clips that were cut."""
+    both = zip(columns["gone"], columns["utterance"], strict=True)
+    good = [not gone and int(utterance) % SMALL != 0 for gone, utterance in both]
     return {
         name: [value for value, keep in zip(values, good, strict=True) if keep]
         for name, values in columns.items()
@@ -245,12 +265,22 @@ def measure(folder: Path, clips: int) -> None:
         )
 
 
+def sizes(text: str) -> list[int]:
+    """`1000,20000` as numbers; of a ValueError argparse makes one line."""
+    found = [int(size) for size in text.split(",")]
+    if min(found) < 1:
+        raise ValueError
+    return found
+
+
 def main() -> None:
     """Measure every size asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", default="100000,1000000", help="clips, joined by commas")
+    parser.add_argument(
+        "--sizes", type=sizes, default="100000,1000000", help="clips, joined by commas"
+    )
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where manifests go")
     parser.add_argument("--step", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -259,7 +289,7 @@ def main() -> None:
         return
     print("| clips | step | CPU s | CPU us a clip | peak MiB | MiB held after it |")
     print("|---|---|---:|---:|---:|---:|")
-    for clips in (int(size) for size in options.sizes.split(",")):
+    for clips in options.sizes:
         folder = Path(tempfile.mkdtemp(prefix="likeness-bench-", dir=options.folder))
         try:
             measure(folder, clips)

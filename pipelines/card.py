@@ -115,7 +115,7 @@ def readme(params: Params, funnel: Funnel, dataset: Dataset) -> bytes:
             licence=card.licence,
             total=dataset.total,
             splits=dataset.splits,
-            torn=len(dataset.torn),
+            split_words=dataset.split_words,
             digest=dataset.digest,
             settings=list(settings(params)),
             frames=params.shard.frames,

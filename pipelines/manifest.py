@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +26,15 @@ ROW_GROUP = 2048
 class ManifestReader:
     """Rows of a manifest by number, keeping the last row groups read."""
 
-    def __init__(self, url: str, columns: list[str] | None = None) -> None:
+    def __init__(
+        self, url: str, columns: list[str] | None = None, encoded: Sequence[str] = ()
+    ) -> None:
         self._url, self._columns = url, columns
         with self._readable():
             try:
-                self._file = pq.ParquetFile(_source(url), page_checksum_verification=True)
+                self._file = pq.ParquetFile(
+                    _source(url), read_dictionary=list(encoded), page_checksum_verification=True
+                )
             except FileNotFoundError:
                 raise UserError(f"{url} is missing: run the stage that writes it first") from None
         if lacking := set(columns or ()) - set(self._file.schema_arrow.names):
@@ -109,9 +113,12 @@ def _source(url: str) -> str | BinaryIO:
     return str(storage.local_path(url)) if storage.is_local(url) else storage.open_read(url)
 
 
-def read(url: str, columns: list[str] | None = None) -> pa.Table:
-    """A whole manifest, for those that are small enough."""
-    reader = ManifestReader(url, columns)
+def read(url: str, columns: list[str] | None = None, encoded: Sequence[str] = ()) -> pa.Table:
+    """A whole manifest, for those that are small enough.
+
+    encoded: columns of words of which each is held once, as Arrow's dictionaries.
+    """
+    reader = ManifestReader(url, columns, encoded)
     return reader.rows(0, len(reader)) if len(reader) else reader.empty()
 
 

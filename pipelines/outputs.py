@@ -12,16 +12,19 @@ from pipelines.errors import UserError
 
 
 def check_file(option: str, output: str, inputs: Iterable[tuple[str, str | None]] = ()) -> None:
-    """Raises UserError where `output`, a path, cannot become a file, or is one of the `inputs`.
+    """Raises UserError where `output` cannot become a file, or is one of the `inputs`.
 
+    output: a path or URL; whether an object store can be written to is not tried.
     inputs: (option, path or URL) of what the command reads.
     """
     if output == "-":
         raise UserError(f"{option} -: give a file's name, nothing is written to the terminal")
-    path = Path(output)
     for name, given in inputs:
-        if given and storage.is_local(given) and _same(path, storage.local_path(given)):
+        if given and _same(output, given):
             raise UserError(f"{option} {output} is also {name}: give the output another name")
+    if not storage.is_local(output):
+        return
+    path = storage.local_path(output)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise UserError(f"{option} {output} is no plain file: give the output another name")
     _check(f"{option} {output}", path.absolute().parent)
@@ -33,9 +36,11 @@ def check_folder(key: str, folder: str) -> None:
         _check(f"{key}: {folder}", storage.local_path(folder).absolute())
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(one: str, other: str) -> bool:
+    if not (storage.is_local(one) and storage.is_local(other)):
+        return one == other
     try:
-        return one.samefile(other)
+        return storage.local_path(one).samefile(storage.local_path(other))
     except OSError:
         return False
 

@@ -117,6 +117,11 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     folder = storage.join(params.paths.results, params.setting)
     known = people_of(local[0], SPLIT).intersection(people)
     warnings = _warnings(params, model, index_sha256, sorted(known))
+    if unshown := user_study.left_out(protocol.parts, records):
+        warnings.append(
+            f"user_study.html lacks {len(unshown)} of these people, who have fewer than "
+            f"{user_study.REAL_FRAMES} real frames for it: {', '.join(unshown)}."
+        )
     notes = list(table.notes(summary, instruments.absent, warnings))
     text = table.markdown(
         summary,

@@ -16,7 +16,9 @@ import json
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +39,8 @@ from training.metrics.bootstrap import Estimate, interval, resamples
 TEMPLATE = Path(__file__).parent / "templates" / "user_study.html"
 QUALITY = 92
 COLUMNS = ("study", "rater", "triplet", "person", "method", "shots", "right")
+REAL_FRAMES = 2
+"""Real frames a triplet needs: the same picture twice tells which is the third."""
 RESAMPLES, CONFIDENCE = 1000, 0.95
 PAGE = re.compile(r'<script type="application/json" id="study">(.*?)</script>', re.DOTALL)
 
@@ -56,22 +60,40 @@ def triplets(parts: Sequence[Part], records: Sequence[Record], seed: int) -> lis
     rng = np.random.default_rng(seed)
     found = []
     for part, record in zip(parts, records, strict=True):
-        real, used = record["study/real"], 0
-        if len(real) < 2:  # the same picture twice tells which is the third
+        real = record["study/real"]
+        if len(real) < REAL_FRAMES:
             continue
-        for shots in part.sources:
-            for method in MADE:
-                picture = record.get(f"study/{shots}/{method}")
-                if picture is None:
-                    continue
-                # A new pair of real frames each time: a rater soon knows a picture again.
-                pictures = [real[(used + i) % len(real)] for i in range(2)]
-                used += 2
-                place = int(rng.integers(3))
-                pictures.insert(place, picture)
-                a, b, c = pictures
-                found.append(Triplet((a, b, c), place, part.person, method, shots))
+        names = [(shots, method) for shots in part.sources for method in MADE]
+        made = [(t, m, record[f"study/{t}/{m}"]) for t, m in names if f"study/{t}/{m}" in record]
+        for (shots, method, picture), pair in zip(made, pairs(len(real), len(made)), strict=True):
+            pictures = [real[at] for at in pair]
+            place = int(rng.integers(3))
+            pictures.insert(place, picture)
+            a, b, c = pictures
+            found.append(Triplet((a, b, c), place, part.person, method, shots))
     return [found[at] for at in rng.permutation(len(found))]
+
+
+def pairs(count: int, wanted: int) -> list[tuple[int, int]]:
+    """Pairs of `count` frames: no pair again before every other, each frame as seldom as can be.
+
+    A rater soon knows a picture again, and a pair gives the third picture away.
+    """
+    every = list(combinations(range(count), 2))
+    told, shown = Counter[tuple[int, int]](), Counter[int]()
+    found = []
+    for _ in range(wanted):
+        pair = min(every, key=lambda pair: (told[pair], shown[pair[0]] + shown[pair[1]], pair))
+        told[pair] += 1
+        shown.update(pair)
+        found.append(pair)
+    return found
+
+
+def left_out(parts: Sequence[Part], records: Sequence[Record]) -> list[str]:
+    """Who is not on the page."""
+    both = zip(parts, records, strict=True)
+    return [part.person for part, record in both if len(record["study/real"]) < REAL_FRAMES]
 
 
 def page(name: str, parts: Sequence[Part], records: Sequence[Record], seed: int) -> bytes:
@@ -114,8 +136,12 @@ def _scrambled(data: bytes, salt: bytes) -> str:
 
 
 def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
-    """All raters' answers, each once however often its file is given. Raises UserError."""
-    answers: dict[tuple[str, str], dict[str, str]] = {}
+    """All raters' answers, each once however often its file is given.
+
+    Raises UserError, also where two downloads of a rater disagree: which is newer is not told.
+    """
+    answers: dict[tuple[str, ...], dict[str, str]] = {}
+    places: dict[tuple[str, ...], str] = {}
     for path in paths:
         try:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -134,7 +160,14 @@ def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
                     f"{path}:{line}: no answer of the user study's page; give the file as it was "
                     "downloaded"
                 )
-            answers[row["rater"], row["triplet"]] = row
+            asked = (row["study"], row["rater"], row["triplet"])
+            before, place = answers.setdefault(asked, row), f"{path}:{line}"
+            first = places.setdefault(asked, place)
+            if any(before[column] != row[column] for column in COLUMNS):
+                raise UserError(
+                    f"{first} and {place}: two answers of one rater to the same triplet; leave "
+                    "the older download out"
+                )
     if not answers:
         raise UserError(f"no answers in {', '.join(paths)}")
     if len(studies := {row["study"] for row in answers.values()}) > 1:
@@ -225,7 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--results", metavar="FOLDER", help="of the evaluation: print the paper's table with USER"
     )
     parser.add_argument(
-        "-o", "--output", metavar="JSON", help="write USER there, a DVC metrics file"
+        *("-o", "--output"),
+        metavar="JSON",
+        help="write USER there; `dvc metrics show JSON` prints it, no stage makes it",
     )
     options = parser.parse_args(argv)
 

@@ -69,16 +69,18 @@ class Backward:
 
     def walk(self, path: Path) -> Node:
         """What a file was made from, down to the links. Raises UserError for a stranger's file."""
-        if not path.exists():
-            raise UserError(f"{path}: no such file")
-        if path.suffix == ".parquet":
-            return self._manifest(path)
-        if path.suffix == ".tar":
-            return self._tar(path)
+        if path.suffix in (".parquet", ".tar"):
+            if not path.exists():
+                raise UserError(f"{path}: no such file")
+            return self._manifest(path) if path.suffix == ".parquet" else self._tar(path)
         thing = made.read(path)
+        path = thing.path  # the video, where its sidecar was named
         self._of_before = _of_before(self._project, thing)
         sha256 = storage.sha256(path) if path.is_file() else ""
-        return self._made(Input(thing.kind, str(path), sha256, thing.facts), 0)
+        node = self._made(Input(thing.kind, str(path), sha256, thing.facts), 0)
+        if not path.exists():
+            node.note = f"no longer there; {path.name}{made.SIDECAR} tells of it"
+        return node
 
     def _made(self, thing: Input, depth: int) -> Node:
         node = Node(thing.kind, thing.name, thing.sha256, made.about(thing.facts))

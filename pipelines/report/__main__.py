@@ -13,10 +13,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pipelines import progress, storage
+from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import UserError
-from pipelines.params import load
+from pipelines.params import MANIFESTS, load
 from pipelines.report.facts import read_dataset, read_histograms
 from pipelines.report.funnel import read_funnel
 from pipelines.report.page import report
@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file = storage.join(out, "report.html")
             raise UserError(f"-o {out}: is a folder; name a file, such as {file}")
         params = load(options.params)
+        if out:
+            inputs = [("a manifest", params.paths.manifest(stage)) for stage in MANIFESTS]
+            outputs.check_file("-o", out, [*inputs, ("--params", options.params)])
         funnel, dataset = read_funnel(params), read_dataset(params)
         training = read_training(params, dataset.digest)
         url = out or storage.join(params.paths.results, "report.html")

@@ -131,10 +131,7 @@ def histogram_svg(chart: Histogram) -> str:
         if not kept + lost:
             continue
         x = 4 + (at - first) * step
-        low, high = number(chart.edges[at]), number(chart.edges[at + 1])
-        words = f"{low} to {high} {chart.unit}: {kept:,} clips" + (
-            f", {lost:,} turned away" if lost else ""
-        )
+        words = f"{_range(chart, at)}: {kept:,} clips" + (f", {lost:,} turned away" if lost else "")
         # A single clip among a million still shows.
         top = max(kept * scale, 1.5 if kept else 0)
         above = max(lost * scale, 1.5 if lost else 0)
@@ -166,6 +163,16 @@ def histogram_svg(chart: Histogram) -> str:
         f'<svg class="histogram" viewBox="0 0 {W} {H}" role="img" '
         f'aria-label="{escape(words)}">{"".join(parts)}</svg>'
     )
+
+
+def _range(chart: Histogram, at: int) -> str:
+    """What a bin holds, in words; the first and the last also hold all that lies beyond."""
+    low, high = (f"{number(edge)} {chart.unit}".strip() for edge in chart.edges[at : at + 2])
+    if at == 0:
+        return f"less than {high}"
+    if at == len(chart.edges) - 2:
+        return f"{low} or more"
+    return f"{number(chart.edges[at])} to {high}"
 
 
 def _shown(chart: Histogram) -> tuple[int, int]:

@@ -24,9 +24,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines import progress, storage
+from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_BUDGET, EXIT_OK, guarded
 from pipelines.errors import UserError
+from pipelines.params import MANIFESTS
 from pipelines.report.changes import Change, Comparison, Person, compare
 from pipelines.report.table import Names, pack
 from pipelines.report.templating import render_page, size
@@ -152,6 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         if options.output and Path(options.output).is_dir():
             raise UserError(f"-o {options.output}: is a folder; name a file, such as compare.html")
+        if options.output:
+            folders = (("OLD", options.old), ("NEW", options.new))
+            inputs = [
+                (f"{n}/{m}", storage.join(f, m)) for n, f in folders for m in MANIFESTS.values()
+            ]
+            outputs.check_file("-o", options.output, inputs)
         found = compare(options.old, options.new)
         if options.output:
             data = page(found)

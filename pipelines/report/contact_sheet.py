@@ -12,7 +12,9 @@ import io
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +36,11 @@ MOST = 200
 
 Row = dict[str, Any]
 Points = npt.NDArray[np.float32]
+_DAMAGED = (
+    *(ValueError, TypeError, AttributeError, EOFError, RecursionError, MemoryError, TokenError),
+    *(IndexError, BadZipFile, OSError, SyntaxError, Image.DecompressionBombError),
+)
+"""What numpy and Pillow raise over bytes that are not what they should be."""
 
 # The landmark picture of Zakharov et al.: first and last point, colour, closed.
 LINES: tuple[tuple[int, int, str, bool], ...] = (
@@ -61,7 +68,10 @@ class Thumbnail:
 
 
 def contact_sheet(params: Params) -> Iterator[Thumbnail]:
-    """`card.thumbnails` clips, ordered by split and key. Raises UserError where a tar is gone."""
+    """`card.thumbnails` clips, ordered by split and key.
+
+    Raises UserError where a tar is gone or damaged.
+    """
     index = ManifestReader(params.paths.manifest("shard"))
     rows = [index.rows(at, at + 1).to_pylist()[0] for at in chosen_rows(params)]
     for row in sorted(rows, key=lambda row: (SPLITS.index(row["split"]), row["key"])):
@@ -108,14 +118,17 @@ def _thumbnail(params: Params, row: Row) -> Thumbnail:
     except FileNotFoundError:
         raise UserError(f"{url} is missing: run the shard stage again") from None
     with file:
-        data = _read(file, row["landmarks_offset"], row["landmarks_size"])
-        points = np.load(io.BytesIO(data), allow_pickle=False)
-        at = _best(points[row["frame_numbers"]])
-        jpeg = io.BytesIO(_read(file, row["frame_offsets"][at], row["frame_sizes"][at]))
-        picture: Image.Image = Image.open(jpeg, formats=["JPEG"])
-        if max(picture.size) > LARGEST_CROP:  # before it takes memory
-            raise UserError(f"{url}: a picture of {row['key']} is too large: make the shards anew")
-        picture = picture.convert("RGB")
+        try:
+            points = _points(_read(file, row["landmarks_offset"], row["landmarks_size"]), row)
+            at = _best(points[row["frame_numbers"]])
+            picture = _picture(_read(file, row["frame_offsets"][at], row["frame_sizes"][at]))
+        except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's or the network's trouble
+                raise
+            raise UserError(
+                f"{url} does not hold what the index says: `python -m pipelines.verify`, then run "
+                "the shard stage again"
+            ) from error
     number = row["frame_numbers"][at]
     data = draw(picture, points[number])
     return Thumbnail(
@@ -126,6 +139,20 @@ def _thumbnail(params: Params, row: Row) -> Thumbnail:
         data_uri="data:image/jpeg;base64," + base64.b64encode(data).decode(),
         alt=f"Frame {number} of {row['key']} with its landmarks",
     )
+
+
+def _points(data: bytes, row: Row) -> Points:
+    points: Points = np.load(io.BytesIO(data), allow_pickle=False)
+    if points.shape != (row["frames"], 68, 2) or points.dtype != np.float32:
+        raise ValueError(f"landmarks are {points.dtype} {points.shape}")
+    return points
+
+
+def _picture(data: bytes) -> Image.Image:
+    picture: Image.Image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    if max(picture.size) > LARGEST_CROP:  # before it takes memory
+        raise ValueError(f"a picture of {picture.size} pixels")
+    return picture.convert("RGB")
 
 
 def _read(file: Any, offset: int, size: int) -> bytes:

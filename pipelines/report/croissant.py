@@ -68,7 +68,7 @@ COLUMNS = {
     "person": "The publisher's identifier of the person.",
     "video": "The publisher's identifier of the video.",
     "utterance": "The publisher's number of the clip within the video.",
-    "split": "train, val or test; all clips of a person are in one.",
+    "split": "train, val or test.",
     "shard": "Name of the tar, without folder and ending.",
     "shard_sha256": "Digest of the tar.",
     "shard_bytes": "Length of the tar.",
@@ -175,7 +175,7 @@ def _record_sets(dataset: Dataset) -> list[Node]:
         "@type": "cr:RecordSet",
         "@id": "splits",
         "name": "splits",
-        "description": "The splits, by person.",
+        "description": f"The splits. {dataset.split_words}",
         "dataType": "cr:Split",
         "key": {"@id": "splits/name"},
         "field": [
@@ -190,7 +190,7 @@ def _record_sets(dataset: Dataset) -> list[Node]:
         "name": "clips",
         "description": "One record per clip: the index, for random access into the plain tars.",
         "key": [{"@id": "clips/source"}, {"@id": "clips/key"}],
-        "field": [_column(column) for column in INDEX],
+        "field": [_column(column, _words(column.name, dataset)) for column in INDEX],
     }
     if not dataset.splits:
         return [clips]
@@ -201,10 +201,14 @@ def _record_sets(dataset: Dataset) -> list[Node]:
     return sets
 
 
-def _column(column: pa.Field) -> Node:
+def _words(column: str, dataset: Dataset) -> str:
+    return f"{COLUMNS[column]} {dataset.split_words}" if column == "split" else COLUMNS[column]
+
+
+def _column(column: pa.Field, words: str) -> Node:
     is_list = pa.types.is_list(column.type)
     kind = column.type.value_type if is_list else column.type
-    node = _field(f"clips/{column.name}", COLUMNS[column.name], TYPES[kind])
+    node = _field(f"clips/{column.name}", words, TYPES[kind])
     node["source"] = {
         "fileObject": {"@id": "index.parquet"},
         "extract": {"column": column.name},

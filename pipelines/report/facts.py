@@ -45,6 +45,7 @@ class Share:
     """What a split holds."""
 
     people: set[str] = field(default_factory=set)
+    """By id alone: whoever has the same in two sources must not be held out of one alone."""
     videos: set[str] = field(default_factory=set)
     """A person in two videos, or two people in one, make two."""
     clips: int = 0
@@ -82,12 +83,27 @@ class Dataset:
     index_bytes: int
     splits: dict[str, Share] = field(default_factory=dict)
     tars: list[Tar] = field(default_factory=list)
+    sources: set[str] = field(default_factory=set)
 
     @property
     def torn(self) -> list[str]:
         """People with clips in several splits, as their publisher has it."""
         seen = Counter(person for share in self.splits.values() for person in share.people)
         return sorted(person for person, splits in seen.items() if splits > 1)
+
+    @property
+    def split_words(self) -> str:
+        """How people and splits go together, in the words of card, report and metadata."""
+        if self.torn:
+            words = (
+                "Splits are as published, and clips of the same person are in several of them. "
+                f"People: {len(self.torn):,}."
+            )
+        else:
+            words = "All clips of a person are in the same split."
+        if len(self.sources) > 1:
+            words += " Who has the same id in several sources counts as one person."
+        return words
 
     @property
     def total(self) -> Share:
@@ -115,6 +131,7 @@ def read_dataset(params: Params) -> Dataset:
     found: dict[str, Share] = {}
     tars: dict[str, Tar] = {}
     for batch in reader.batches():
+        dataset.sources.update(batch["source"].unique().to_pylist())
         for split in batch["split"].unique().to_pylist():
             rows = batch.filter(pc.equal(batch["split"], split))
             share = found.setdefault(split, Share())

@@ -57,6 +57,7 @@ def report(
         total=dataset.total,
         digest=dataset.digest,
         splits=dataset.splits,
+        split_words=dataset.split_words,
         funnel=funnel,
         annotated=funnel.annotated,
         # The drawings escape what they show themselves, and the table's JSON holds no `<`.

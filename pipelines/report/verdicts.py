@@ -13,6 +13,9 @@ from pipelines.statuses import Status
 
 LAST = "shard"
 """The stage of a clip that met no obstacle."""
+WORDS = ["status", "detail"]
+"""Held once each: all clips of a lost video share its words."""
+SAID = pa.schema([(name, pa.dictionary(pa.int32(), pa.string())) for name in ("stage", *WORDS)])
 
 
 def read_verdicts(data: str) -> pa.Table:
@@ -48,9 +51,9 @@ def read_verdicts(data: str) -> pa.Table:
 
     itself = pa.chunked_array([pa.array(range(len(catalog)), pa.int32())])
     itself = pc.if_else(turned_away, itself, pa.scalar(None, pa.int32()))
-    stage: pa.ChunkedArray = pa.chunked_array([pa.repeat(LAST, len(catalog))])
-    status = pa.chunked_array([pa.repeat(Status.OK.value, len(catalog))])
-    detail = pa.chunked_array([pa.repeat("", len(catalog))])
+    # Each clip's last word as a row number among all that was said: the words stay where they are.
+    said = pa.table({"stage": [LAST], "status": [Status.OK], "detail": [""]}, SAID)
+    last: pa.ChunkedArray = pa.chunked_array([pa.repeat(pa.scalar(0, pa.int64()), len(catalog))])
     # The first stage to say no is the one that counts, so it is asked last.
     for name, rows, at in (
         ("landmarks", landmarks, landmark_at),
@@ -58,17 +61,20 @@ def read_verdicts(data: str) -> pa.Table:
         ("download", failed, lost_at),
         ("catalog", catalog, itself),
     ):
-        said = rows["status"].take(at)
-        no = pc.fill_null(pc.not_equal(said, Status.OK), False)
-        stage = pc.if_else(no, name, stage)
-        status = pc.if_else(no, said, status)
-        detail = pc.if_else(no, rows["detail"].take(at), detail)
-    columns = {name: catalog[name] for name in (*IDENTITY, "split")}
-    return pa.table(columns | {"stage": stage, "status": status, "detail": detail})
+        no = pc.fill_null(pc.not_equal(rows["status"].take(at), Status.OK), False)
+        last = pc.if_else(no, pc.add(at, len(said)), last)
+        stage = pa.repeat(name, len(rows)).dictionary_encode()
+        own = pa.table([stage, *(rows[name] for name in WORDS)], SAID)
+        said = pa.concat_tables([said, own])
+    words = said.unify_dictionaries().take(last)
+    return pa.table(
+        {name: catalog[name] for name in (*IDENTITY, "split")}
+        | {name: words[name] for name in SAID.names}
+    )
 
 
 def _read(data: str, stage: str, columns: list[str]) -> pa.Table:
-    return manifest.read(storage.join(data, MANIFESTS[stage]), columns)
+    return manifest.read(storage.join(data, MANIFESTS[stage]), columns, WORDS)
 
 
 def _find(names: pa.ChunkedArray, among: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -72,7 +72,10 @@ def test_card_tells_the_losses_and_no_secret(made):
 
 def test_people_whom_the_publisher_tore_apart_are_counted(made, tmp_path):
     _, folder = made
-    assert "All clips of a person are in the same split." in (folder / "README.md").read_text()
+    files = ("README.md", "report.html", "croissant.json")
+    whole, torn = "All clips of a person are in the same split.", "several of them. People: 1."
+    for name in files:
+        assert whole in (folder / name).read_text(), name
     params = make_params(tmp_path)
     build_run(params)
     rows = pq.read_table(params.paths.manifest("shard")).to_pylist()
@@ -81,8 +84,10 @@ def test_people_whom_the_publisher_tore_apart_are_counted(made, tmp_path):
             row["person"] = "id0"
     write(params, "shard", rows, INDEX)
     card.build(params)
-    text = Path(params.paths.cards, "small", "README.md").read_text()
-    assert "clips of the same person are in several of them. People: 1." in text
+    for name in files:
+        text = Path(params.paths.cards, "small", name).read_text()
+        assert f"clips of the same person are in {torn}" in text, name
+        assert not re.search("all clips of a person|by person", text, re.IGNORECASE), name
 
 
 def test_unknown_licences_are_spelled_out(tmp_path):

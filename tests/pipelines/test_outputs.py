@@ -15,6 +15,7 @@ def test_a_name_that_can_be_written_is_fine_and_nothing_is_left(tmp_path: Path) 
     there.write_text("kept")
     outputs.check_file("-o", str(there), [("--driver", str(tmp_path / "none")), ("--model", None)])
     outputs.check_file("-o", str(tmp_path / "deep" / "er" / "x.mp4"))
+    outputs.check_file("-o", "s3://bucket/x.html", [("a manifest", "s3://bucket/index.parquet")])
     outputs.check_folder("paths.models", str(tmp_path / "models"))
     outputs.check_folder("paths.models", "s3://bucket/models")
     assert [path.name for path in tmp_path.iterdir()] == ["there"] and there.read_text() == "kept"
@@ -29,6 +30,14 @@ def test_an_input_is_not_overwritten(tmp_path: Path, link: bool) -> None:
         output.symlink_to(driver)
     with pytest.raises(UserError, match=r"is also --driver: give the output another name"):
         outputs.check_file("-o", str(output), [("--portrait", "none"), ("--driver", str(driver))])
+
+
+def test_an_input_is_told_by_its_url_too(tmp_path: Path) -> None:
+    there = tmp_path / "index.parquet"
+    there.touch()
+    for output, given in [("s3://b/x", "s3://b/x"), (f"file://{there}", str(there))]:
+        with pytest.raises(UserError, match=r"is also a manifest: give the output another name"):
+            outputs.check_file("-o", output, [("a manifest", given)])
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from html import unescape
 from pathlib import Path
 
@@ -50,10 +53,12 @@ def html(study) -> str:
     return user_study.page("tiny", *study, seed=3).decode()
 
 
+def document_text(html: str) -> str:
+    return re.search(r'<script type="application/json" id="study">(.*?)</script>', html)[1]
+
+
 def document(html: str) -> dict:
-    return json.loads(
-        re.search(r'<script type="application/json" id="study">(.*?)</script>', html)[1]
-    )
+    return json.loads(document_text(html))
 
 
 def test_triplets_hold_one_generated_picture_each_in_a_seeded_order(study):
@@ -70,6 +75,32 @@ def test_triplets_hold_one_generated_picture_each_in_a_seeded_order(study):
     assert order == [(t.person, t.method, t.shots, t.generated) for t in again]
     assert order != [(t.person, t.method, t.shots, t.generated) for t in other]
     assert sorted(o[:3] for o in order) == sorted((t.person, t.method, t.shots) for t in other)
+
+
+def test_real_pairs_are_distinct_and_of_new_frames_as_far_as_they_can_be():
+    assert user_study.pairs(12, 6) == [(n, n + 1) for n in range(0, 12, 2)]
+    assert sorted(user_study.pairs(4, 6)) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert user_study.pairs(4, 2) == [(0, 1), (2, 3)]
+    assert Counter(user_study.pairs(3, 6)).most_common() == [((0, 1), 2), ((0, 2), 2), ((1, 2), 2)]
+    assert user_study.pairs(2, 3) == [(0, 1)] * 3
+
+
+def test_no_pair_of_real_pictures_comes_again_while_another_is_left(study):
+    parts, records = study
+    records = [record | {"study/real": record["study/real"][:4]} for record in records]
+    by_person = {part.person: Counter() for part in parts}
+    for triplet in user_study.triplets(parts, records, seed=3):
+        real = [p.tobytes() for p in triplet.pictures if p.mean() < 200]
+        by_person[triplet.person][frozenset(real)] += 1
+    assert [set(pairs.values()) for pairs in by_person.values()] == [{1}] * 4
+
+
+def test_who_has_too_few_real_frames_is_left_out_by_name(study):
+    parts, records = study
+    records = [records[0] | {"study/real": records[0]["study/real"][:1]}, *records[1:]]
+    shown = {triplet.person for triplet in user_study.triplets(parts, records, seed=3)}
+    assert user_study.left_out(parts, records) == ["vox/id1"] and "vox/id1" not in shown
+    assert len(shown) == 3
 
 
 def test_a_model_without_ft_has_triplets_of_ff_alone(study):
@@ -174,6 +205,70 @@ def test_the_page_goes_on_where_it_was_left_and_takes_an_answer_back(html, tmp_p
     assert "<td>all</td><td>1</td>" in dom
 
 
+# --- its script without a browser --------------------------------------------------------------
+
+DOM = """
+const parts = {};
+const element = () => ({
+  style: {}, heard: {}, append() {}, replaceChildren() {}, appendChild: child => child,
+  insertRow: () => element(), addEventListener(name, call) { this.heard[name] = call; },
+  click() { if (!this.hidden && !this.disabled) this.heard.click(); },
+});
+globalThis.document = Object.assign(element(), {
+  getElementById: id => parts[id] ??= element(), createElement: element,
+});
+Object.defineProperty(globalThis, "localStorage", {value: undefined});
+const press = key => document.heard.keydown({key});
+"""
+
+
+def scripted(html: str, folder: Path, script: str) -> list:
+    """Run the page's script with a few lines after it; what they say is told."""
+    deno = shutil.which("deno", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not deno:
+        pytest.skip("no deno here")
+    data = f"document.getElementById('study').textContent = {json.dumps(document_text(html))};"
+    own = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+    said = "const said = []; const say = (...values) => said.push(values);"
+    path = folder / "page.js"
+    path.write_text("\n".join([DOM, data, own, said, script, "console.log(JSON.stringify(said));"]))
+    done = subprocess.run(
+        [deno, "run", "--no-remote", "--no-config", str(path)],
+        capture_output=True, text=True, timeout=60,
+        env={"DENO_DIR": str(folder / "deno"), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_after_finish_one_may_go_on_and_keeps_every_answer(html, tmp_path):
+    script = """
+      const now = () => say(
+        part("count").textContent, part("resume").hidden, part("triplet").hidden);
+      press("1"); press("2"); now();
+      part("finish").click(); now();
+      part("resume").click(); now();
+      while (state.answers.length < study.triplets.length) press("3");
+      now();
+    """
+    assert scripted(html, tmp_path, script) == [
+        ["2 of 16 answered", True, False],
+        ["2 of 16 answered", False, True],
+        ["2 of 16 answered", True, False],
+        ["16 of 16 answered", True, True],
+    ]
+
+
+def test_only_the_keys_of_the_three_pictures_answer(html, tmp_path):
+    script = """
+      for (const key of ["", "12", "0", "4", "Enter"]) press(key);
+      say(part("count").textContent);
+      press("1"); press("2"); press("3");
+      say(state.answers.map(([picked]) => picked));
+    """
+    assert scripted(html, tmp_path, script) == [["0 of 16 answered"], [[0, 1, 2]]]
+
+
 # --- answers ---------------------------------------------------------------------------------
 
 
@@ -228,6 +323,20 @@ def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_pat
     assert "no evaluation's results" in capsys.readouterr().err
 
 
+def test_dvc_shows_user_where_it_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    answers = write(tmp_path / "a.csv", [("p", "FF", True), ("q", "FF", False)])
+    assert user_study.main([answers, "-o", "user.json"]) == 0
+    with pytest.raises(SystemExit):
+        user_study.main(["--help"])
+    help_text = " ".join(capsys.readouterr().out.split())
+    assert "`dvc metrics show JSON` prints it, no stage makes it" in help_text
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
+    shown = subprocess.run([*dvc, "metrics", "show", "user.json"], capture_output=True, text=True)
+    assert shown.stdout.split() == ["Path", "FF.T8.USER", "user.json", "0.5"], shown.stderr
+
+
 def test_answers_that_excel_saved_with_semicolons_are_read(tmp_path, capsys):
     plain = write(tmp_path / "a.csv", [("p", "FF", True), ("q,r", "FF", False)])
     rows = list(csv.reader(io.StringIO(Path(plain).read_text().replace("q,r", '"q,r"'))))
@@ -276,6 +385,21 @@ def test_where_user_cannot_be_written_is_told_first(tmp_path, capsys, output, wo
     assert user_study.main([answers, "-o", output.format(tmp_path)]) == 2
     assert words in capsys.readouterr().err
     assert (tmp_path / "a.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("newest_last", [True, False])
+def test_an_answer_that_was_changed_later_needs_a_word_which_counts(tmp_path, capsys, newest_last):
+    old = Path(write(tmp_path / "r.csv", [("p", "FF", 1), ("q", "FF", 0), ("t", "FF", 1)]))
+    halfway = tmp_path / "r (1).csv"
+    halfway.write_text("".join(old.read_text().splitlines(keepends=True)[:3]))
+    assert len(user_study.read_answers([str(halfway), str(old)])) == 3, "they agree"
+    new = tmp_path / "r (2).csv"
+    new.write_text(old.read_text().replace("q,FF,8,1,1,0", "q,FF,8,2,1,1"))
+    files = [str(old), str(new)] if newest_last else [str(new), str(old)]
+    assert user_study.main(files) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"likeness: {files[0]}:3 and {files[1]}:3: two answers of one rater")
+    assert user_study.main([str(new)]) == 0
 
 
 def test_answers_to_different_pages_are_not_mixed(tmp_path):

@@ -45,13 +45,13 @@ class Part:
     others: Frames
     """Real frames of the same video to set against the held-out ones: at most as many."""
     study: Frames
-    """Real frames for the user study, of the person's other videos where there are any."""
+    """Real frames for the user study, of the person's other videos as far as these have any."""
     driver: int | None = None
     """Whose held-out frames drive this person in cross-reenactment: a place in the protocol."""
 
     @property
     def person(self) -> str:
-        """A person's name is only theirs within a source."""
+        """Told by source: each measures its own, also where an id stands in several."""
         return f"{self.video.source}/{self.video.person}"
 
 
@@ -160,9 +160,8 @@ def _part(
     ]
     # One of each other video, then the next of each: the paper shows three different sequences.
     study = [f for f in chain.from_iterable(zip_longest(*elsewhere)) if f is not None]
-    return Part(
-        key, sources, tuple(sorted(held)), others, tuple((study or others)[:wanted])
-    ), missing
+    study = [*study, *others][:wanted]
+    return Part(key, sources, tuple(sorted(held)), others, tuple(study)), missing
 
 
 def _paired(parts: Sequence[Part]) -> tuple[Part, ...]:

@@ -22,6 +22,7 @@ from relatives import (
 
 from pipelines import storage
 from pipelines.lineage.__main__ import main
+from pipelines.lineage.made import SIDECAR
 from pipelines.params import Params
 
 
@@ -45,6 +46,26 @@ def test_from_a_video_back_to_the_links(
     # Once, though both the model and the person lead there.
     keys = [clip["key"] for clip in told["clips"]]
     assert keys == ["id0_v0_00000", "id3_v3_00000", "id3_v3_00001"]
+
+
+def test_a_sidecar_stands_for_its_video_there_or_moved_away(
+    project: Params, family: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = family["video"]
+    sidecar = video.with_name(video.name + SIDECAR)
+    told = run(capsys, str(video))
+    assert told["sha256"] == storage.sha256(video) and "note" not in told
+    assert run(capsys, str(sidecar)) == told
+    video.unlink()
+    for named in (video, sidecar):
+        alone = run(capsys, str(named))
+        assert alone["note"] == f"no longer there; {sidecar.name} tells of it"
+        assert alone["from"] == told["from"] and "sha256" not in alone
+    sidecar.unlink()
+    for named in (video, sidecar, Path("gone.tar"), Path("gone.parquet")):
+        assert main([str(named)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(": no such file")
 
 
 def test_each_clip_with_link_seconds_and_tar(

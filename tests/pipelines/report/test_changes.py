@@ -161,6 +161,15 @@ def test_exit_statuses(runs, tmp_path, capsys):
     assert stopped.value.code == 2
 
 
+def test_a_manifest_is_not_overwritten(runs, capsys):
+    old, new = runs
+    index = new / "index.parquet"
+    before = index.read_bytes()
+    assert compare.main([str(old), str(new), "-o", str(index)]) == 2
+    assert f"-o {index} is also NEW/index.parquet: give" in capsys.readouterr().err
+    assert index.read_bytes() == before
+
+
 def test_json_has_everything(runs, capsys):
     old, new = map(str, runs)
     assert compare.main([old, new, "--json"]) == 0

@@ -143,6 +143,15 @@ def test_a_folder_is_no_output_and_is_refused_before_any_work(tmp_path, capsys):
     assert line.startswith(f"likeness: -o {tmp_path}: is a folder")
 
 
+def test_what_is_read_is_not_overwritten(params, tmp_path, capsys):
+    file, index = tmp_path / "params.yaml", Path(params.paths.manifest("shard"))
+    for read, name in ((index, "a manifest"), (file, "--params")):
+        before = read.read_bytes()
+        assert command.main(["--params", str(file), "-o", str(read)]) == 2
+        assert f"-o {read} is also {name}: give the output another" in capsys.readouterr().err
+        assert read.read_bytes() == before
+
+
 def test_neither_torch_nor_training_is_imported():
     script = (
         "import sys, pipelines.report.__main__, pipelines.report.compare\n"

@@ -140,6 +140,23 @@ def test_a_ready_crop_is_not_blamed_on_a_site_s_video_of_its_name(tmp_path, stat
     assert losses["download"]["private"] == 1 and losses[stage][lost_to] == 1
 
 
+def test_words_that_clips_share_are_held_once(tmp_path):
+    from pipelines.schemas import CATALOG, DOWNLOADS
+
+    params, words, clips = make_params(tmp_path), "w" * 200, 3000
+    lost = [clip(n, "v1", "") | {"source": "vox"} for n in range(clips)]
+    write(params, "catalog", [row | {"status": "ok"} for row in lost], CATALOG)
+    video = {"source": "vox", "video": "v1", "status": "removed", "detail": words}
+    write(params, "download", [video], DOWNLOADS)
+    gone = {"status": "source_missing", "detail": f"removed: {words}"}
+    write(params, "crop", [row | gone for row in lost], CROPS)
+    write(params, "landmarks", [], LANDMARKS)
+    found = read_verdicts(params.paths.data)
+    assert found["detail"].to_pylist() == [words] * clips
+    assert found["status"].to_pylist() == ["removed"] * clips
+    assert found.select(["stage", "status", "detail"]).nbytes < 20 * clips
+
+
 @pytest.mark.parametrize(("stage", "schema"), [("crop", CROPS), ("landmarks", LANDMARKS)])
 def test_manifests_of_other_runs_are_refused(tmp_path, stage, schema):
     params = make_params(tmp_path)

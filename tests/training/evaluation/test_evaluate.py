@@ -164,11 +164,15 @@ def test_earlier_frames_can_be_taken_again(rig, tmp_path):
         f"vox/{document['people'][i]['person']}" for i in (1, 0)
     )
     document["people"][0]["holdout"] = document["people"][0]["holdout"][:2]
+    document["people"][1]["study"] = document["people"][1]["study"][:1]
     earlier = folder / "earlier.json"
     earlier.write_text(json.dumps(document))
     assert run(make_params(folder, frames=str(earlier))) == 0
     again = json.loads((folder / "results" / "tiny" / "frames.json").read_text())
     assert again["people"] == document["people"]
+    alone = f"vox/{document['people'][1]['person']}"
+    words = f"lacks 1 of these people, who have fewer than 2 real frames for it: {alone}."
+    assert words in (folder / "results" / "tiny" / "table.md").read_text()
     assert run(make_params(folder, frames=str(folder / "none.json"))) == 2
 
 

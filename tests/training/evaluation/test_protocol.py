@@ -139,6 +139,19 @@ def test_study_frames_come_from_other_videos_where_there_are_any():
     assert set(parts["e"].study) <= set(parts["e"].others)
 
 
+def test_study_frames_are_filled_up_from_the_same_video():
+    videos = VIDEOS | {("a", "y"): 1}
+    index, protocol = chosen(videos)
+    (part,) = (p for p in protocol.parts if p.video.person == "a")
+    (only,) = index.frames_of(index.videos.index(VideoKey("vox", "a", "y")))
+    assert part.study == (only, *part.others) and len(part.others) == HOLDOUT
+    # What is measured does not depend on the study's frames.
+    _, before = chosen(VIDEOS)
+    (same,) = (p for p in before.parts if p.video.person == "a")
+    assert len(same.study) == 12 and set(same.study).isdisjoint(same.others)
+    assert (part.sources, part.holdout) == (same.sources, same.holdout)
+
+
 def test_nobody_is_an_error_that_tells_what_to_change():
     with pytest.raises(UserError, match=r"nobody in split 'test'.* 5 stored frames"):
         chosen({("d", "x"): 4})
