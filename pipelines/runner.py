@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import sys
 import time
@@ -38,6 +39,7 @@ from pipelines.errors import (  # noqa: E402
 from pipelines.job import Item, Job, Worker  # noqa: E402
 from pipelines.params import Params  # noqa: E402
 from pipelines.records import Records, statuses_of  # noqa: E402
+from pipelines.sdk_worker_main import BEAMS_OWN  # noqa: E402
 from pipelines.statuses import Status  # noqa: E402
 
 LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "PrismRunner"}
@@ -80,7 +82,9 @@ class ProcessItems(beam.DoFn):  # type: ignore[misc]
                 self._records.write(item.fingerprint, rows, seconds, scratch)
         except OSError as error:  # of the machine or the work folder; the item's own became rows
             what = error.strerror or error
-            where = Path(error.filename).parent if error.filename else f"below {self._work}"
+            # Of a copy that failed the second name is the target's.
+            file = error.filename2 or error.filename
+            where = Path(file).parent if file else f"below {self._work}"
             raise StopStage(f"{self._stage}: {what} while writing {where}") from error
         statuses = Counter(statuses_of(rows))
         self._reporter.item(statuses)
@@ -146,15 +150,21 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_any_folder() -> Iterator[None]:
-    """Quote the interpreter's path, which Beam hands to a shell as it is to start its workers."""
+def _own_workers() -> Iterator[None]:
+    """Let Beam start workers that end with this process, and below a folder of any name.
+
+    It hands the interpreter's path to a shell as it is. Without `exec` that shell would be their
+    parent, and outlive us.
+    """
     make = SubprocessSDKEnvironment.__dict__["from_command_string"]
 
-    def quoted(kind: Any, command_string: str) -> Any:
-        python = sys.executable
-        return make.__get__(None, kind)(command_string.replace(python, shlex.quote(python), 1))
+    def ours(kind: Any, command_string: str) -> Any:
+        words = f"{sys.executable} -m {BEAMS_OWN}"
+        python = shlex.quote(sys.executable)
+        mine = f"exec {python} -m pipelines.sdk_worker_main {os.getpid()}"
+        return make.__get__(None, kind)(command_string.replace(words, mine, 1))
 
-    SubprocessSDKEnvironment.from_command_string = classmethod(quoted)
+    SubprocessSDKEnvironment.from_command_string = classmethod(ours)
     try:
         yield
     finally:
@@ -179,7 +189,7 @@ def run_items(job: Job, pending: Sequence[Item]) -> None:
                 | "Spread" >> beam.Reshuffle()
                 | job.stage.capitalize() >> process
             )
-            with _on_loopback(), _in_any_folder():
+            with _on_loopback(), _own_workers():
                 attend(lambda: _finished(pipeline, started))
         except (WorkerLost, KeyboardInterrupt) as lost:
             if not local:  # or it would go on beside the next run

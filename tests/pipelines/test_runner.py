@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import toy_stage
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
@@ -58,6 +59,24 @@ def test_worker_processes_start_below_a_folder_of_any_name(
     done = toy.command()
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(toy.calls()) == ["a", "b"]
+
+
+def test_workers_do_not_outlive_a_driver_that_was_killed(
+    toy: Toy, make_params: Callable[..., Params], params_file: Callable[[Params], str]
+) -> None:
+    """Also where it is killed before they have met: then Beam's own would wait for ever."""
+    params_file(make_params(beam={"options": PROCESSES}))
+    toy.plan(a="ok", b="ok")
+    driver = toy.start()
+    workers: list[psutil.Process] = []
+    while not workers and driver.poll() is None:
+        every = psutil.Process(driver.pid).children(recursive=True)
+        workers = [p for p in every if "pipelines.sdk_worker_main" in p.cmdline()]
+    assert workers
+    driver.kill()
+    driver.wait()
+    _, left = psutil.wait_procs(workers, timeout=20)
+    assert left == []
 
 
 def test_beam_stops_with_the_worker_s_own_line(toy: Toy) -> None:

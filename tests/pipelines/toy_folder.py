@@ -35,14 +35,20 @@ class Toy:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """The command in a process of its own."""
+        process = self.start(*words)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """The command in a process of its own, under way."""
         places = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "toy_stage", "--params", self.file, *words],
             env=os.environ | places,
             cwd=self.folder,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
         )
 
     def calls(self) -> list[str]:
