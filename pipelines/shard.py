@@ -154,13 +154,13 @@ class ShardWorker:
                 f"shard: {clip['key']}: {Path(str(error.filename)).name} is gone from the work "
                 "folder: run the stages that made it again (`dvc repro -f crop landmarks`)"
             ) from None
-        try:
-            arrays = clips.unpack_arrays(packed)
-        except ValueError as error:
+        if storage.digest_bytes(packed) != clip["sha256"]:
+            storage.remove(storage.below(work, clip["path"]))
             raise StopStage(
-                f"shard: {clip['key']}: {clip['path']} in the work folder: {error}; delete it and "
-                "run `dvc repro -f landmarks`"
-            ) from None
+                f"shard: the landmarks of {clip['key']} were changed by their disk since they were "
+                "made; they are deleted: run `dvc repro -f landmarks`, and look after the disk"
+            )
+        arrays = clips.unpack_arrays(packed)
         key = clip["key"]
         spans = [
             writer.add(f"{key}.{at:03d}.jpg", _jpeg(frame, settings.jpeg_quality))

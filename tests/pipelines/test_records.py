@@ -41,6 +41,34 @@ def test_a_torn_record_is_never_a_traceback(
         records.read(storage.digest("toy", "a"))
 
 
+def test_a_changed_bit_of_a_record_is_never_another_row(
+    toy: Toy, without_beam: list[list[str]]
+) -> None:
+    toy.plan(a=("ok", 40))
+    toy.main()
+    records, name = Records(toy.params.paths.work, "download"), storage.digest("toy", "a")
+    good, rows = toy.record("a").read_bytes(), records.read(name)[0]
+    told = 0
+    for at in range(0, len(good), 3):
+        toy.record("a").write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        try:
+            assert records.read(name)[0].equals(rows)
+        except pa.ArrowInvalid:
+            told += 1
+    assert told
+
+
+def test_a_record_of_an_older_version_is_read(toy: Toy, without_beam: list[list[str]]) -> None:
+    toy.plan(a="ok")
+    toy.main()
+    rows = pa.ipc.open_file(toy.record("a").read_bytes()).read_all()
+    old = rows.replace_schema_metadata({"seconds": "1.5"})
+    with pa.ipc.new_file(toy.record("a"), old.schema) as writer:
+        writer.write_table(old)
+    read = Records(toy.params.paths.work, "download").read(storage.digest("toy", "a"))
+    assert read == (rows.replace_schema_metadata(None), 1.5)
+
+
 def test_where_no_record_is_read_beforehand_a_damaged_one_is_removed_and_said(
     toy: Toy, without_beam: list[list[str]]
 ) -> None:

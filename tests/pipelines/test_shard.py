@@ -262,7 +262,7 @@ def test_torn_landmarks_stop_the_stage_with_the_remedy(finished: Finished) -> No
     params = finished()
     for path in Path(params.paths.work, "landmarks").rglob("*.npz"):
         path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(StopStage, match=r"shard: id.*npz in the work folder: .* delete it and run"):
+    with pytest.raises(StopStage, match=r"shard: the landmarks of id.*they are deleted: run `dvc"):
         build(params)
 
 
