@@ -148,9 +148,11 @@ class CropWorker:
                 clip = by_key[result.key]
                 rows[result.key] = self._publish(item, clip, result, source)
         except MediaError as error:
+            # Of a video that was fetched, the download has looked already.
+            status = error.status if clips[0]["media"] else Status.DECODE_ERROR
             for key, clip in by_key.items():
                 if key not in rows:
-                    rows[key] = _row(clip, Status.DECODE_ERROR, clean_detail(error.detail))
+                    rows[key] = _row(clip, status, clean_detail(error.detail))
         return rows
 
     def _source(self, path: Path, video: Row, clips: list[Row]) -> Row:

@@ -56,7 +56,8 @@ def superseded(params: Params) -> Superseded:
         if missing := live - present:
             raise UserError(
                 f"{stage} has {len(missing)} of {len(live)} items to do; run `dvc repro card` "
-                "first, so that nothing in use is taken for old"
+                "first, so that nothing in use is taken for old (where DVC sees no change, "
+                f"`python -m pipelines.{stage}`)"
             )
         try:
             kept.update(_files(records, sorted(live)))

@@ -136,23 +136,23 @@ STATUS: dict[Status, StatusInfo] = {
         "Loosen the format, or update yt-dlp and its JavaScript runtime, then `--retry no_format`.",
     ),
     Status.NOT_A_VIDEO: StatusInfo(
-        "download",
+        "download, crop",
         False,
         "The body is not a video: an HTML page, a picture, an empty file or audio alone.",
-        "Open the link in a browser; often a login or consent page.",
+        "Open the link in a browser; often a login or consent page. A ready crop: replace it.",
     ),
     Status.TRUNCATED: StatusInfo(
-        "download",
+        "download, crop",
         True,
         "The file ends before the length that its header or the server promised.",
-        "`--retry truncated`; if it comes back, the site's copy is cut.",
+        "`--retry truncated`; if it comes back, the site's copy is cut. A ready crop: replace it.",
     ),
     Status.CORRUPT: StatusInfo(
-        "download",
+        "download, crop",
         False,
         "The container opens but its frames do not decode, or its sound and picture could not be "
         "joined.",
-        "`--retry corrupt` fetches it again; else another mirror.",
+        "`--retry corrupt` fetches it again; else another mirror. A ready crop: replace it.",
     ),
     Status.DEFERRED: StatusInfo(
         "download",

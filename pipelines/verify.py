@@ -29,7 +29,7 @@ from PIL import Image
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, EXIT_STOPPED, arguments, guarded
 from pipelines.manifest import ManifestReader
-from pipelines.params import Params, load
+from pipelines.params import MANIFESTS, Params, load
 from pipelines.schemas import IDENTITY, INDEX, LARGEST_CROP
 from pipelines.shard import checksum, tar_url
 from pipelines.statuses import Status
@@ -48,7 +48,8 @@ def verify(params: Params, full: bool = True) -> Counter[str]:
     """Check everything; returns what was checked. Raises Lie at the first difference."""
     checked: Counter[str] = Counter()
     _verify_pages(params)
-    checked["rows"] = _verify_counts(params)
+    _verify_counts(params)
+    checked["rows"] = sum(_rows(params, stage) for stage in MANIFESTS)
     index = ManifestReader(params.paths.manifest("shard"), INDEX.names)
     known: set[str] = set()
     total = _rows(params, "shard")
@@ -70,7 +71,7 @@ def verify(params: Params, full: bool = True) -> Counter[str]:
 
 def _verify_pages(params: Params) -> None:
     """Read all columns of every manifest: Arrow holds each page against its checksum."""
-    for stage in ("catalog", "download", "crop", "landmarks", "shard"):
+    for stage in MANIFESTS:
         for _ in ManifestReader(params.paths.manifest(stage)).batches():
             pass
 
@@ -88,9 +89,8 @@ def _keys(params: Params, stage: str, only_ok: bool, *facts: str) -> Iterator[tu
                 yield row["source"], row["key"], *(row[name] for name in facts)
 
 
-def _verify_counts(params: Params) -> int:
+def _verify_counts(params: Params) -> None:
     """Each stage has exactly one row per ok row of the stage before, in the same order."""
-    rows = 0
     for before, said, after, repeated in (
         ("catalog", (), "crop", ()),
         ("crop", ("sha256", "frames"), "landmarks", ("crop_sha256", "frames")),
@@ -102,7 +102,6 @@ def _verify_counts(params: Params) -> int:
                 raise Lie(f"{before} -> {after}: expected a row for {want}, found {got}")
             if want is None:
                 break
-            rows += 1
     passed = sorted(_keys(params, "landmarks", True, "frames"))
     indexed = sorted(_keys(params, "shard", False, "frames"))
     if passed != indexed:
@@ -110,7 +109,6 @@ def _verify_counts(params: Params) -> int:
         raise Lie(f"landmarks -> index: {len(passed)} ok, {len(indexed)} indexed; first: {odd}")
     _verify_places(params)
     _verify_videos(params)
-    return rows + len(indexed)
 
 
 def _verify_places(params: Params) -> None:
@@ -154,8 +152,10 @@ def _verify_tar(params: Params, name: str, clips: list[Row], full: bool) -> None
     if storage.digest_bytes(data) != clips[0]["shard_sha256"]:
         raise Lie(f"{url}: its sha256 is not the recorded one; delete it and run the shard stage")
     sidecar = f"{url}.sha256"
-    if not storage.exists(sidecar) or storage.read_bytes(sidecar) != checksum(clips[0]):
-        raise Lie(f"{sidecar}: is not the checksum of its tar")
+    if not storage.exists(sidecar):
+        raise Lie(f"{sidecar}: is not there; run the shard stage")
+    if storage.read_bytes(sidecar) != checksum(clips[0]):
+        raise Lie(f"{sidecar}: is not the checksum of its tar; run the shard stage")
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             members = tar.getmembers()
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             words = " ".join(str(error).split())
             progress.complain(f"verify: a manifest does not open: {words}")
             return EXIT_STOPPED
-        words = ", ".join(f"{n} {what}" for what, n in checked.items())
+        words = ", ".join(f"{n:,} {what}" for what, n in checked.items())
         progress.say(f"verify: all true ({words})")
         return EXIT_OK
 

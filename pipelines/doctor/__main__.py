@@ -23,12 +23,19 @@ from pipelines.doctor.corpus import count, voxceleb2
 from pipelines.doctor.plan import Plan, Prices, estimate, workers_of
 from pipelines.errors import UserError
 from pipelines.params import Params, load
+from pipelines.params.training import Evaluate, Ray
+
+UNTRAINED = {"settings": {}, "ray": Ray(), "evaluate": Evaluate()}
+"""Sections of params.yaml as they ask for nothing beyond the dataset."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made, prices = arguments(__doc__ or ""), Prices()
     made.add_argument("--plan", action="store_true", help="the estimate alone")
+    made.add_argument(
+        "--rebuild", action="store_true", help="the dataset alone: nothing of training"
+    )
     made.add_argument(
         "--dataset", choices=("this", "voxceleb2-full"), default="this", help="what to plan"
     )
@@ -49,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         # What would change nothing is said rather than ignored.
-        others = {"plan", "params"}
+        others = {"plan", "params", "rebuild"}
         given = [
             k for k, v in vars(options).items() if v != line.get_default(k) and k not in others
         ]
@@ -57,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UserError(f"{flags}: only with --plan; add it")
         params = load(options.params)
+        if options.rebuild:
+            params = params.model_copy(update=UNTRAINED)
         if not options.plan:
             return examine(params)
         workers = workers_of(params) if options.workers is None else options.workers

@@ -102,7 +102,11 @@ def forget(params: Params, project: Path, wanted: Sequence[Request]) -> int:
             )
     # What held them is noted before anything is deleted that could tell it.
     book = note(params, project, inforce, forgotten, list(files(params, forgotten)))
-    purged = purge(params, forgotten)
+    try:
+        purged = purge(params, forgotten)
+    except UserError as error:
+        kept = f" ({path} keeps the lines: what is rebuilt meanwhile is without them)"
+        raise UserError(f"{error}{kept if added else ''}") from None
     # The index that is here has just been noted: it is known like any other.
     shown = runs.purge(params, Sight(inforce, book, None))
     note(params, project, inforce, forgotten, purged.files, book)

@@ -52,7 +52,7 @@ class _Header(NamedTuple):
 
 
 _FRACTIONS = _Scale(
-    "voxceleb1", None, "a value above 2 looks like VoxCeleb1's pixels, not a fraction"
+    "voxceleb1", None, "a value beyond 2 or -2 looks like VoxCeleb1's pixels, not a fraction"
 )
 _PIXELS = _Scale("voxceleb2", 360, "no value above 2: looks like VoxCeleb2's fractions, not pixels")
 

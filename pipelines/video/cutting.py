@@ -165,7 +165,9 @@ class ClipCutter:
             detail = f"starts at {self.first / GRID:.2f} s, the video ends at {end / GRID:.2f} s"
             self.verdict = (Status.OUT_OF_RANGE, detail)
         elif missing > MISSING_TAIL:
-            detail = f"{missing} frames lie beyond the end of the video at {end / GRID:.2f} s"
+            # The video's own frames, as `fps` null counts them, have no places beyond its end.
+            count = f"{missing} frames lie" if self.spec.fps is not None else "it reaches"
+            detail = f"{count} beyond the end of the video at {end / GRID:.2f} s"
             self.verdict = (Status.OUT_OF_RANGE, detail)
         else:
             for _ in range(missing):

@@ -145,3 +145,5 @@ def test_of_ready_crops_only_those_that_are_gone_are_missing(
     assert made() == [there, lost]
     (tree / "elsewhere").rename(tree / "p" / "v" / "1.mkv")
     assert made() == [there, there]
+    (tree / "p" / "v" / "1.mkv").write_text("<html></html>")
+    assert made() == [there, ("not_a_video", "an HTML page")]

@@ -11,9 +11,12 @@ import pytest
 from visit import clips
 
 from pipelines import catalog
+from pipelines.doctor import __main__ as doctor
 from pipelines.doctor import plan, rates
 from pipelines.doctor.__main__ import main
 from pipelines.doctor.corpus import Corpus, count, voxceleb2
+from pipelines.doctor.gpu import gpu
+from pipelines.doctor.weights import weights
 from pipelines.errors import UserError
 from pipelines.params import Params, load
 
@@ -287,3 +290,29 @@ def test_workers_are_those_that_beam_will_start(
     make_params: MakeParams, options: dict[str, int], workers: int
 ) -> None:
     assert plan.workers_of(make_params(beam={"options": options})) == workers
+
+
+def test_the_rebuild_alone_asks_nothing_of_training(
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real(tmp_path, corpus)
+    file = tmp_path / "params.yaml"
+    with file.open("a") as more:
+        more.write(
+            "setting: s\nsettings: {s: {content: {vgg19: {weight: 1, url: nowhere.pth}}}}\n"
+            "ray: {gpus_per_worker: 1}\nevaluate: {device: cuda}\n"
+        )
+    base = ["--params", str(file), "--plan"]
+    assert main(base) == main([*base, "--rebuild"]) == 0
+    whole, dataset = capsys.readouterr().out.split("what it will take")[1:]
+    assert "meta_train" in whole and "meta_train" not in dataset
+    words = ("nowhere.pth", "ray.gpus_per_worker", "evaluate.device")
+    for options in ([], ["--rebuild"]):
+        seen = list[Params]()
+        monkeypatch.setattr(doctor, "examine", lambda params, seen=seen: seen.append(params) or 0)
+        assert main(["--params", str(file), *options]) == 0
+        said = "".join(v.line() for check in (weights, gpu) for v in check(seen[0]))
+        assert [word in said for word in words] == [not options] * 3
