@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from card_run import SECRET, build_card, build_run, make_params, write
 
-from pipelines import card, storage
+from pipelines import card, shard, storage
 from pipelines.errors import UserError
 from pipelines.params import Params
 from pipelines.report.table import rows_of
@@ -172,3 +172,13 @@ def test_command_names_a_missing_manifest(tmp_path, capsys, stage):
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and Path(params.paths.manifest(stage)).name in said
     assert not Path(params.paths.cards).exists()
+
+
+def test_every_field_of_the_facts_is_described(made):
+    _, folder = made
+    facts = shard._facts(defaultdict(int, source_fps=25.0), [0])
+    text = (folder / "README.md").read_text()
+    told = set(re.findall(r"`\.?([\w.]+)`", text[text.index("| in `KEY.json`") :]))
+    names = {f"{k}.{inner}" for k, v in facts.items() if isinstance(v, dict) for inner in v}
+    names |= {k for k, v in facts.items() if not isinstance(v, dict)}
+    assert {n for n in names if n not in told and n.rpartition(".")[2] not in told} == set()
