@@ -32,7 +32,7 @@ from pipelines.schemas import BOX, CATALOG
 from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
-from pipelines.splits import REMEDY, misfit, split_of, stable_fraction
+from pipelines.splits import REMEDY, misfit, split_of, stable_number
 from pipelines.statuses import Status
 from pipelines.summary import Summary, exit_status, write_metrics
 from pipelines.takedowns import Takedowns, read_takedowns
@@ -46,8 +46,18 @@ SPILL = CATALOG.append(pa.field("drawn", pa.bool_(), False))
 
 
 def bucket_of(video: str, buckets: int) -> int:
-    """Which of a source's shards holds a video."""
-    return int(stable_fraction("bucket", video) * buckets)
+    """Which of a source's shards holds a video.
+
+    Jump consistent hash (Lamping and Veach 2014, arXiv 1406.2294): where a source has grown to one
+    shard more, the new one takes its part of the videos, and no video moves between the others.
+    """
+    key = stable_number("bucket", video)
+    bucket, jump = -1, 0
+    while jump < buckets:
+        bucket = jump
+        key = (key * 2862933555777941757 + 1) % 2**64
+        jump = int((bucket + 1) * (2**31 / ((key >> 33) + 1)))
+    return bucket
 
 
 def _or(value: float | None, missing: float) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipelines.errors import StopStage, clean_detail
 from pipelines.job import Item, Job, Span
 from pipelines.manifest import ManifestReader
 from pipelines.params import Params
+from pipelines.params.dataset import Crop
 from pipelines.schemas import CROPS, IDENTITY
 from pipelines.site.fetch import check_mirror
 from pipelines.statuses import Status
@@ -51,9 +53,6 @@ def settings_of(params: Params) -> CropSettings:
         policy=crop.policy,
         margin=crop.margin,
         smooth=crop.smooth,
-        min_face=crop.min_face,
-        min_frames=crop.min_frames,
-        scene_threshold=crop.scene_threshold,
         crf=crop.crf,
         preset=crop.preset,
         audio_rate=crop.audio_rate,
@@ -185,7 +184,9 @@ class CropWorker:
             crop_boxes=_boxes(result.crop_boxes),
             face_boxes=_boxes(result.face_boxes),
             padding=result.padding,
+            face_size=result.face_size,
             scene_score=result.scene_score,
+            scene_at=result.scene_at,
             **source,
         )
         storage.publish(result.path, storage.join(self._params.paths.work, target))
@@ -238,6 +239,46 @@ def content(clips: pa.Table) -> Iterator[object]:
     yield boxes.value_lengths().to_pylist()
     yield boxes.flatten().flatten().to_numpy(zero_copy_only=False).tobytes()
     yield clips.drop_columns(["boxes"]).to_pylist()
+
+
+def judged(rows: pa.Table, limits: Crop) -> pa.Table:
+    """The rows with the clips turned away that miss a threshold; these keep their measures."""
+    columns = [rows[name].to_pylist() for name in ("status", "detail", *MEASURES)]
+    verdicts = [
+        (status, detail) if status != Status.OK else _verdict(limits, detail, *measures)
+        for status, detail, *measures in zip(*columns, strict=True)
+    ]
+    for name, values in zip(("status", "detail"), zip(*verdicts, strict=True), strict=True):
+        at = rows.schema.get_field_index(name)
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(values, pa.string()))
+    passed = pc.equal(rows["status"], Status.OK.value)
+    for name in ("path", "sha256", "bytes"):
+        at = rows.schema.get_field_index(name)
+        column = pc.if_else(passed, rows[name], pa.scalar(None, rows.schema.field(at).type))
+        rows = rows.set_column(at, rows.schema.field(at), column)
+    return rows
+
+
+MEASURES = ("frames", "face_size", "source_width", "source_height", "scene_score", "scene_at")
+
+
+def _verdict(
+    limits: Crop,
+    detail: str,
+    frames: int,
+    face_size: float | None,
+    width: int,
+    height: int,
+    scene_score: float | None,
+    scene_at: float | None,
+) -> tuple[str, str]:
+    if frames < limits.min_frames:
+        return Status.TOO_SHORT, f"{frames} frames at 25 fps"
+    if face_size is not None and face_size < limits.min_face:
+        return Status.TOO_SMALL, f"the face is {face_size:.0f} pixels wide in {width}x{height}"
+    if limits.scene_threshold and (scene_score or 0.0) > limits.scene_threshold:
+        return Status.SCENE_CUT, f"at {scene_at:.2f} s, score {scene_score:.2f}"
+    return Status.OK, detail
 
 
 class Videos(Mapping[str, Row]):
@@ -304,6 +345,7 @@ def prepare(params: Params) -> Job:
         worker=CropWorker(params),
         folder="crops",
         is_done=_had_its_video,
+        judge=partial(judged, limits=params.crop),
         items=list(items.values()),
         unit="clips",
         max_failed=params.crop.max_failed,

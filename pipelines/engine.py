@@ -49,7 +49,7 @@ def pending_items(job: Job, retry: frozenset[Status]) -> list[Item]:
             rows, _ = read()
         except (pa.ArrowInvalid, OSError):
             return False
-        if again and not again.isdisjoint(statuses_of(rows)):
+        if again and not again.isdisjoint(statuses_of(_judged(job, rows))):
             return False
         if job.folder and not _are_there(rows, job.folder, files):
             return False
@@ -74,6 +74,10 @@ def _are_there(rows: pa.Table, folder: str, files: Mapping[str, int]) -> bool:
     return True
 
 
+def _judged(job: Job, rows: pa.Table) -> pa.Table:
+    return job.judge(rows) if job.judge else rows
+
+
 def _write_manifest(job: Job, summary: Summary) -> None:
     records = Records(job.params.paths.work, job.stage)
     times: list[tuple[float, str]] = []
@@ -88,7 +92,7 @@ def _write_manifest(job: Job, summary: Summary) -> None:
         calls = records.reads(item.fingerprint for _, _, item in pieces)
         for (span, first, item), read in zip(pieces, calls, strict=True):
             rows, seconds = _read_whole(job, records, item, read)
-            rows = rows.slice(first, span.rows)
+            rows = _judged(job, rows.slice(first, span.rows))
             writer.write(rows)
             summary.statuses.update(statuses_of(rows))
             if not first:

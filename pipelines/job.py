@@ -78,6 +78,8 @@ class Job:
     """Where in the work folder the rows' `path` lies: a file gone from it is made again."""
     is_done: Callable[[pa.Table], bool] | None = None
     """Further checks that what a record speaks of still holds."""
+    judge: Callable[[pa.Table], pa.Table] | None = None
+    """Makes the manifest's rows of a record's: thresholds, so that others redo no item."""
     finish: Callable[[], None] | None = None
     """Runs after the manifest is complete."""
 

@@ -102,7 +102,11 @@ CROPS = pa.schema(
         # The annotated face in pixels of the crop, one per output frame (or one for all).
         pa.field("face_boxes", pa.list_(BOX)),
         pa.field("padding", pa.float32()),  # share of the crop outside the picture, 0..1
+        # Of the annotated face, pixels of the source: the median of its shorter side; null where
+        # none is annotated, or the crop is ready.
+        pa.field("face_size", pa.float32()),
         pa.field("scene_score", pa.float32()),
+        pa.field("scene_at", pa.float32()),  # seconds of the source, where the picture changes most
         pa.field("source_width", pa.int32()),
         pa.field("source_height", pa.int32()),
         pa.field("source_fps", pa.float64()),

@@ -10,10 +10,15 @@ from pipelines.params.dataset import Split
 
 
 @lru_cache(maxsize=1024)  # neighbours share person and video
-def stable_fraction(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone."""
+def stable_number(*parts: object) -> int:
+    """A number of 64 bits that depends on the parts alone."""
     text = ":".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def stable_fraction(*parts: object) -> float:
+    """The same in [0, 1)."""
+    return stable_number(*parts) / 2**64
 
 
 def split_of(person: str, published: str | None, split: Split) -> tuple[str, bool]:

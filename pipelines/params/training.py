@@ -24,7 +24,7 @@ BackboneName = Literal["vgg19", "vggface", "squeezenet", "random", "pixels"]
 class Networks(Model):
     """Size of E, G and D."""
 
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 256
+    image_size: Annotated[int, Field(ge=8, le=8192)] = 256
     min_channels: Annotated[int, Field(ge=1, le=8192)] = 64
     max_channels: Annotated[int, Field(ge=1, le=8192)] = 512
     attention: bool = True

@@ -58,9 +58,10 @@ class ClipCutter:
         self._filter: CropFilter | None = None
         self._file: ClipFile | None = None
         self._last: VideoFrame | None = None
+        self._face_size: float | None = None
         frames = span.stop - span.first
-        if frames < max(1, settings.min_frames):
-            self.verdict = (Status.TOO_SHORT, f"{max(0, frames)} frames at {GRID} fps")
+        if frames < 1:
+            self.verdict = (Status.TOO_SHORT, f"0 frames at {GRID} fps")
         elif frames > LONGEST:
             detail = f"longer than {LONGEST // GRID} s: no clip, or a damaged header"
             self.verdict = (Status.OUT_OF_RANGE, detail)
@@ -88,11 +89,7 @@ class ClipCutter:
         if self._faces is None or spec.crop_ready:
             self._crop = geometry.ready(self._faces, width, height, sar)
         else:
-            side = float(np.median(self._faces[:, 2:].min(axis=1)))
-            if side < settings.min_face:
-                detail = f"the face is {side:.0f} pixels wide in {width}x{height}"
-                self.verdict = (Status.TOO_SMALL, detail)
-                return
+            self._face_size = float(np.median(self._faces[:, 2:].min(axis=1)))
             steady = geometry.smooth(self._faces, round(settings.smooth * GRID))
             square = geometry.moving if settings.policy == "track" else geometry.still
             self._crop = square(steady, settings.margin, sar)
@@ -123,8 +120,7 @@ class ClipCutter:
                 if len(self._crop.boxes) > 1:
                     picture = self._cut(shown.frame)
                 self._encode(picture)
-            if self.settings.scene_threshold:
-                self._means.append((start, block_means(picture)))
+            self._means.append((start, block_means(picture)))
         except FFmpegError as error:
             self.verdict = (Status.DECODE_ERROR, f"at {self.at / GRID:.2f} s: {reason(error)}")
 
@@ -178,12 +174,10 @@ class ClipCutter:
         """Close the clip and write it, or say why not. Raises OSError where it cannot write."""
         if self._longest > STILL:
             self._notes.append(f"one frame stands for {self._longest / GRID:.1f} s")
-        score = None
+        score, scene_at = None, None
         if self._means and not self.verdict:
             score, row = scene_score(np.stack([means for _, means in self._means]))
-            if score > self.settings.scene_threshold:
-                detail = f"at {self._means[row][0] / GRID:.2f} s, score {score:.2f}"
-                self.verdict = (Status.SCENE_CUT, detail)
+            scene_at = self._means[row][0] / GRID
         status, detail = self.verdict or (Status.OK, "; ".join(self._notes))
         source = self._source
         result = ClipResult(
@@ -192,7 +186,9 @@ class ClipCutter:
             detail,
             first_frame=self.first,
             frames=max(0, self.stop - self.first),
+            face_size=self._face_size,
             scene_score=score,
+            scene_at=scene_at,
             source_width=source.width,
             source_height=source.height,
             source_fps=source.fps,

@@ -16,6 +16,8 @@ _UNREST = 1.5  # how much the changes around a cut speak against it
 
 def block_means(picture: VideoFrame) -> BlockMeans:
     """The brightness of a square planar picture, from about 64 x 64 of its pixels."""
+    if picture.planes[0].line_size < 0:  # flipped: its rows lie backwards in memory
+        picture = picture.reformat(format="gray")
     plane = picture.planes[0]
     luma = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     return picture_means(luma[: picture.height, : picture.width])

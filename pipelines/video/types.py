@@ -39,12 +39,6 @@ class CropSettings:
     """The square's side is that of the face box times 1 + margin."""
     smooth: float = 0.4
     """Seconds over which boxes are smoothed."""
-    min_face: float = 0.0
-    """Smallest median side of the annotated face, in source pixels."""
-    min_frames: int = 1
-    """Fewest frames, at 25 fps."""
-    scene_threshold: float = 0.55
-    """Scene score, 0..1, above which a clip holds a cut; 0: not looked for."""
     crf: int = 16
     preset: str = "veryfast"
     """With crf 16 as near the source as `medium` at crf 18, in less than half the time."""
@@ -73,7 +67,11 @@ class ClipResult:
     """(1 or frames, 4), pixels of the clip; None where no box was annotated."""
     padding: float | None = None
     """Share of the crop that lies outside the picture, 0..1."""
+    face_size: float | None = None
+    """Median shorter side of the annotated face, source pixels; None: not annotated, or ready."""
     scene_score: float | None = None
+    scene_at: float | None = None
+    """Seconds of the source at which the picture changes most."""
     source_width: int = 0
     source_height: int = 0
     source_fps: float = 0.0

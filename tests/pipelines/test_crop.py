@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from pipelines.errors import StopStage
 from pipelines.job import Item, Job
 from pipelines.manifest import ManifestWriter
 from pipelines.params import Params
+from pipelines.params.dataset import Crop
 from pipelines.records import Records
 from pipelines.schemas import CATALOG, CROPS, DOWNLOADS
 from pipelines.statuses import Status
@@ -147,3 +149,63 @@ def test_of_ready_crops_only_those_that_are_gone_are_missing(
     assert made() == [there, there]
     (tree / "p" / "v" / "1.mkv").write_text("<html></html>")
     assert made() == [there, ("not_a_video", "an HTML page")]
+
+
+def test_a_threshold_turns_clips_away_and_cuts_nothing_anew(
+    make_params: Callable[..., Params], make_video: Callable[..., Path], without_beam: object
+) -> None:
+    def params(**crop: Any) -> Params:
+        return make_params(crop={"size": 32, "min_frames": 1, "min_face": 0} | crop)
+
+    tree = Path(params().catalog.metadata)
+    boxes = [[4.0, 4.0, 20.0, 24.0]]
+    catalog = [
+        dict.fromkeys(CATALOG.names)
+        | {"key": f"p_v_{n}", "source": "mine", "person": "p", "video": "v", "utterance": str(n)}
+        | {"split": "train", "shard": "mine", "status": "ok", "detail": "", "first_frame": 0}
+        | {"fps": 25.0, "crop_ready": False, "media": f"p/v/{n}.mp4", "frames": 4 + n}
+        | {"boxes": boxes, "box_height": 64}
+        for n in range(2)
+    ]
+    for row in catalog:
+        make_video(tree / row["media"], frames=8)
+    with ManifestWriter(params().paths.manifest("catalog"), CATALOG) as writer:
+        writer.write(pa.Table.from_pylist(catalog, schema=CATALOG))
+    engine.run(download.prepare(params()))
+
+    def made(**limits: Any) -> tuple[int, list[dict[str, Any]]]:
+        job = crop.prepare(params(**limits))
+        pending = engine.pending_items(job, frozenset())
+        summary = engine.run(job)
+        rows = manifest.read(job.manifest).to_pylist()
+        assert summary.statuses == Counter(row["status"] for row in rows)
+        return len(pending), rows
+
+    before, whole = made()
+    assert before == 1 and [row["status"] for row in whole] == ["ok", "ok"]
+    kept = sorted(Path(params().paths.work, "crops").rglob("*.mp4"))
+    again, short = made(min_frames=5)
+    assert again == 0
+    assert [(r["status"], r["detail"]) for r in short] == [
+        ("too_short", "4 frames at 25 fps"), ("ok", "")
+    ]  # fmt: skip
+    assert short[0]["path"] is short[0]["sha256"] is short[0]["bytes"] is None
+    assert short[1] == whole[1]
+    again, small = made(min_face=21)
+    assert again == 0 and {row["status"] for row in small} == {"too_small"}
+    assert small[0]["detail"] == "the face is 20 pixels wide in 64x64"
+    assert made() == (0, whole)
+    assert sorted(Path(params().paths.work, "crops").rglob("*.mp4")) == kept
+
+
+@pytest.mark.parametrize(("threshold", "status"), [(0.55, "scene_cut"), (0.6, "ok"), (0, "ok")])
+def test_a_scene_cut_is_judged_by_its_score(threshold: float, status: str) -> None:
+    row = dict.fromkeys(CROPS.names, "x") | dict.fromkeys(("crop_boxes", "face_boxes"))
+    row |= {"status": "ok", "detail": "interlaced", "path": "a", "scene_score": 0.58}
+    row |= dict.fromkeys(("bytes", "first_frame", "frames", "size", "source_fps"), 50)
+    row |= {"has_audio": True, "padding": 0.0, "face_size": None, "scene_at": 2.4}
+    row |= {"source_width": 64, "source_height": 64}
+    table = pa.Table.from_pylist([row], schema=CROPS)
+    (found,) = crop.judged(table, Crop(scene_threshold=threshold)).to_pylist()
+    detail = "at 2.40 s, score 0.58" if status == "scene_cut" else "interlaced"
+    assert (found["status"], found["detail"]) == (status, detail)

@@ -23,7 +23,7 @@ from pipelines.video.probe import MediaError, open_container, probe
 from pipelines.video.sound import read_sound
 
 REPO = Path(__file__).resolve().parents[2]
-FAST = CropSettings(size=64, preset="ultrafast", scene_threshold=0)
+FAST = CropSettings(size=64, preset="ultrafast")
 MB = 2**20
 
 
@@ -197,7 +197,7 @@ def test_a_box_far_larger_than_the_picture_is_out_of_range(
 ) -> None:
     """In fractions of the picture: 200 of them are 25,600 pixels a side, gigabytes of padding."""
     boxes = np.tile(np.array([[-side / 2, -side / 2, side, side]], np.float32), (50, 1))
-    settings = CropSettings(size=64, policy=policy, scene_threshold=0)
+    settings = CropSettings(size=64, policy=policy)
     spec = ClipSpec("k", first_frame=0, frames=50, boxes=boxes)
     (result,) = crop_clips(video, [spec], settings, lambda key: tmp_path / "out.mp4")
     assert result.status is Status.OUT_OF_RANGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,21 @@ def test_whom_the_table_does_not_tell_of_is_not_trained_on_in_silence(
 
 
 @given(st.text(), st.integers(1, 1000))
-def test_buckets_are_within_range(video: str, buckets: int) -> None:
-    assert 0 <= bucket_of(video, buckets) < buckets
+def test_a_new_bucket_takes_videos_and_none_moves_between_the_others(
+    video: str, buckets: int
+) -> None:
+    before, after = bucket_of(video, buckets), bucket_of(video, buckets + 1)
+    assert 0 <= before < buckets
+    assert after in (before, buckets)
     assert 0 <= stable_fraction("x", video) < 1
+
+
+def test_buckets_are_filled_alike() -> None:
+    videos = [f"v{n}" for n in range(20_000)]
+    counts = Counter(bucket_of(video, 20) for video in videos)
+    assert len(counts) == 20 and min(counts.values()) > 850 and max(counts.values()) < 1150
+    moved = sum(bucket_of(video, 20) != bucket_of(video, 21) for video in videos)
+    assert 0.8 < moved * 21 / len(videos) < 1.2
 
 
 # --- shard names -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from videos import SIDE, Sources, cut, read, write
 
 from pipelines.statuses import Status
-from pipelines.video import ClipSpec, CropSettings
+from pipelines.video import ClipSpec
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,19 @@ def test_ends_are_honest(sources, tmp_path):
     assert results["130"].detail == "starts at 5.20 s, the video ends at 5.00 s"
 
 
-def test_small_faces_and_short_clips_are_named(sources, tmp_path):
-    box = np.array([[10, 10, 20, 24]], np.float32)
-    clips = [ClipSpec("small", 0, 30, boxes=box, box_height=SIDE), ClipSpec("short", 0, 9)]
-    settings = CropSettings(size=SIDE, min_face=21, min_frames=10)
-    results = cut(sources["25.mp4"], clips, tmp_path, settings)
-    assert results["small"].status == Status.TOO_SMALL and "20 pixels" in results["small"].detail
-    assert results["short"].status == Status.TOO_SHORT
+def test_the_annotated_face_is_measured(sources, tmp_path):
+    boxes = np.array([[10, 10, 20, 24], [10, 10, 30, 21], [10, 10, 26, 40]], np.float32)
+    clips = [
+        ClipSpec("face", 0, 3, boxes=boxes, box_height=SIDE),
+        ClipSpec("ready", 0, 3, boxes=boxes[:1], box_height=SIDE, crop_ready=True),
+        ClipSpec("none", 0, 3),
+        ClipSpec("empty", 500),
+    ]
+    results = cut(sources["25.mp4"], clips, tmp_path)
+    assert {key: result.face_size for key, result in results.items()} == {
+        "face": 21.0, "ready": None, "none": None, "empty": None
+    }  # fmt: skip
+    assert results["empty"].status == Status.TOO_SHORT
 
 
 def test_what_cannot_be_a_clip_is_refused(sources, tmp_path):

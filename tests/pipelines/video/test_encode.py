@@ -32,7 +32,7 @@ def test_the_box_recorded_is_the_box_cut(tmp_path):
     face = np.array([[146, 76, 32, 32]], np.float32)
     fraction = face / np.array([320, 240, 320, 240], np.float32)
     doubled = face * 2
-    settings = CropSettings(size=SIDE, margin=1.0, scene_threshold=0)
+    settings = CropSettings(size=SIDE, margin=1.0)
     clips = [
         ClipSpec("f", 0, 40, boxes=fraction),
         ClipSpec("d", 0, 40, boxes=np.repeat(doubled, 40, 0), box_height=480),
@@ -60,7 +60,7 @@ def test_a_tracked_box_follows_the_face(tmp_path, offset):
     source = write(tmp_path / "tile.mp4", list(range(50)), Fraction(1, 25), draw=tile)
     places = [[40 + offset[0] + 2 * i, 30 + offset[1] + i // 2 * 2, 64, 64] for i in range(50)]
     spec = ClipSpec("a", 0, 50, boxes=np.array(places, np.float32), box_height=240)
-    settings = CropSettings(size=SIDE, policy="track", margin=0, smooth=0, scene_threshold=0)
+    settings = CropSettings(size=SIDE, policy="track", margin=0, smooth=0)
     result = cut(source, [spec], tmp_path, settings)["a"]
     assert result.crop_boxes.tolist() == places
     assert read(result.path)[0] == list(range(50))

@@ -20,7 +20,7 @@ from pipelines.video import ClipSpec, CropSettings, crop_clips
 from pipelines.video.probe import MediaError, probe
 
 SIDE = 64
-FAST = CropSettings(size=SIDE, preset="ultrafast", crf=20, scene_threshold=0)
+FAST = CropSettings(size=SIDE, preset="ultrafast", crf=20)
 RATE = 16000
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg command here")
 
