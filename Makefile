@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PARAMS ?= params.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow lint format bench clean

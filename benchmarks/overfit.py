@@ -32,11 +32,12 @@ from pipelines.errors import StopStage, UserError
 from pipelines.params.training import Evaluate
 from training import setting
 from training.episodes import Episodes, collate
-from training.evaluation.frames import Shown, read, to_pixels
+from training.evaluation.frames import Shown, read
 from training.evaluation.instruments import Instruments, Seen
 from training.meta import EpisodeBatch, MetaConfig, MetaLearner
 from training.metrics import motion
 from training.networks import NetworkConfig
+from training.pixels import to_uint8
 from training.rasterize import DRAWN
 from training.trained import device_named
 
@@ -125,7 +126,7 @@ def driven(learner: MetaLearner, sources: list[Shown], drivers: list[Shown]) -> 
 
     def generated(e_hat: torch.Tensor, driver: Shown) -> Shown:
         _, drawn = driver.tensors(learner.device)
-        pictures = to_pixels(learner.ema_generator(drawn, e_hat.expand(len(drawn), -1)))
+        pictures = to_uint8(learner.ema_generator(drawn, e_hat.expand(len(drawn), -1)))
         return Shown(pictures, driver.drawings, driver.points, driver.clips, driver.numbers)
 
     with torch.no_grad():

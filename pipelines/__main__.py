@@ -29,6 +29,7 @@ TOOLS = {
     "pipelines.sample": "build and serve the embedded sample, run the demo",
     "training.adapt": "learn one person from a few frames",
     "training.animate": "bring portraits to life with a driver's motion",
+    "training.user_study": "USER, of what raters answered to an evaluation's page",
     "training.inspect": "did Likeness make this file, and is it as it was made?",
 }
 

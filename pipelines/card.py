@@ -26,8 +26,6 @@ from pipelines.report.page import report
 from pipelines.report.templating import environment
 from pipelines.statuses import STATUS
 
-STAGE = "card"
-
 # Licences by their SPDX names, as Hugging Face writes them: in small letters, three cut short.
 SPDX = {
     name.lower(): name

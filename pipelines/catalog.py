@@ -96,15 +96,14 @@ class _Builder:
         self._untold: dict[str, str] = {}
         """Where the table has a row of a person that cannot be read."""
         if source.people:
-            people, self.people_rows = read_people(self._root / source.people)
-            self._published = {name: person.split for name, person in people.items()}
-            rows = (row for row in self.people_rows if row.person not in people)
+            self._published, self.people_rows = read_people(self._root / source.people)
+            rows = (row for row in self.people_rows if row.person not in self._published)
             self._untold = {row.person: row.where for row in rows if row.person}
         self._people: set[str] = set()
         self._check_table()
         self._keys = Keys()
-        self.taken_out: set[str] = set()
-        """Identifiers of the takedowns that were met."""
+        self.taken_out: set[tuple[str, str]] = set()
+        """Kinds and identifiers of the takedowns that were met."""
         self.clips: Counter[tuple[str, str, bool]] = Counter()
         """By person, split, and whether it was drawn."""
         self.named: set[str] = set()
@@ -254,7 +253,7 @@ def build(params: Params) -> Summary:
     started = time.monotonic()
     summary = Summary(STAGE, "clips")
     takedowns = read_takedowns(params.catalog.takedowns)
-    met: set[str] = set()
+    met: set[tuple[str, str]] = set()
     builders: dict[str, _Builder] = {}
     with (
         storage.scratch_folder(params.paths.work) as scratch,

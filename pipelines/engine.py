@@ -3,7 +3,7 @@
 A stage is a list of *items* (a video with its clips, or a shard) and a worker that turns an
 item into manifest rows. Beam elements are items, never pixels. A finished item leaves a
 *record*: its rows, in a file named by the digest of everything that decides them. Records
-make a stage resumable on any runner without a shuffle: what has a record is done, and the
+make a stage resumable on any runner without a shuffle of rows: what has a record is done, and the
 manifest is written from the records in the order of the items, so it has the same bytes
 whatever the runner, the number of workers or the history. An item without a record, or with
 another number of rows than its input, stops the stage.

@@ -10,32 +10,30 @@ from dataclasses import dataclass, field
 
 from pipelines import storage
 from pipelines.errors import UserError, nearest
+from pipelines.schemas import PLAIN_NAME
 from pipelines.sources.base import Annotation
 
 KINDS = ("person", "video", "clip")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True)
 class Takedowns:
     """Identifiers that must not appear in anything made after the catalog."""
 
-    persons: frozenset[str] = frozenset()
-    videos: frozenset[str] = frozenset()
-    clips: frozenset[str] = frozenset()
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Where each identifier is first named."""
+    lines: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Where each kind and identifier is first named."""
 
-    def covering(self, row: Annotation, key: str) -> list[str]:
-        """The identifiers by which a clip was taken out."""
-        kinds = (self.persons, row.person), (self.videos, row.video), (self.clips, key)
-        return [name for names, name in kinds if name in names]
+    def covering(self, row: Annotation, key: str) -> list[tuple[str, str]]:
+        """The kinds and identifiers by which a clip was taken out."""
+        named = ("person", row.person), ("video", row.video), ("clip", key)
+        return [one for one in named if one in self.lines]
 
-    def named_in(self, text: str) -> list[str]:
-        """The identifiers of those taken out that a text names."""
-        names = "|".join(map(re.escape, (*self.persons, *self.videos, *self.clips)))
+    def named_in(self, text: str) -> list[tuple[str, str]]:
+        """The kinds and identifiers of those taken out that a text names."""
+        names = "|".join(map(re.escape, dict.fromkeys(name for _, name in self.lines)))
         whole = rf"(?<![A-Za-z0-9-])(?:{names})(?![A-Za-z0-9-])"
-        return re.findall(whole, text.replace("/", "_")) if names else []
+        found = set(re.findall(whole, text.replace("/", "_"))) if names else set()
+        return [(kind, name) for kind, name in self.lines if name in found]
 
 
 def read_takedowns(path: str) -> Takedowns:
@@ -54,8 +52,7 @@ def read_takedowns(path: str) -> Takedowns:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text") from None
-    found: dict[str, set[str]] = {kind: set() for kind in KINDS}
-    lines: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
     try:
         if not {"kind", "id"} <= set(reader.fieldnames or []):
@@ -65,15 +62,13 @@ def read_takedowns(path: str) -> Takedowns:
             # A clip may be written as its key or as person/video/utterance.
             name = name.replace("/", "_") if kind == "clip" else name
             # An address in place of an id would match nothing, in silence.
-            if kind not in found or not _IDENTIFIER.fullmatch(name):
-                hint = nearest(kind, KINDS) if kind not in found else ""
+            if kind not in KINDS or not PLAIN_NAME.fullmatch(name):
+                hint = nearest(kind, KINDS) if kind not in KINDS else ""
                 raise UserError(
                     f"{path}:{reader.line_num}: expected person, video or clip and an id, "
                     f"found {kind!r}, {name!r}{hint}"
                 )
-            found[kind].add(name)
-            lines.setdefault(name, reader.line_num)
+            lines.setdefault((kind, name), reader.line_num)
     except csv.Error as error:  # an open quote would swallow the lines below it
         raise UserError(f"{path}:{reader.line_num + 1}: not a row of CSV: {error}") from None
-    persons, videos, clips = (frozenset(found[kind]) for kind in KINDS)
-    return Takedowns(persons, videos, clips, lines)
+    return Takedowns(lines)

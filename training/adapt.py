@@ -26,9 +26,10 @@ from pipelines.params import Params, load
 from pipelines.params.training import Setting
 from pipelines.version import code_version
 from training import content, finetune, tensor_file
-from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to, unit
+from training.faces import FORMATS, STORED, Face, Finder, drawings, from_picture, pictures_to
 from training.finetune import AdaptConfig, FineTuner, Person
 from training.footage import Footage, follow
+from training.pixels import to_unit
 from training.trained import (
     PERSON,
     Trained,
@@ -78,7 +79,7 @@ def learn(
     size = model.size
     frames = pictures_to([face.picture for face in faces], size, device)
     drawn = [drawings(face.points[None], face.picture.shape[0], size) for face in faces]
-    landmarks = torch.cat([unit(one, device) for one in drawn])
+    landmarks = torch.cat([to_unit(one, device) for one in drawn])
     e_hat = finetune.embed(model.embedder, frames, landmarks)
     if config.variant == "ff":
         return finetune.feed_forward(model.generator, e_hat), 0

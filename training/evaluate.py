@@ -18,8 +18,8 @@ from typing import Any
 from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
-from pipelines.forget import requests as takedowns
 from pipelines.params import Params, load
+from pipelines.takedowns import read_takedowns
 from pipelines.version import code_version
 from pipelines.work_folder import shard_cache
 from training import content, user_study
@@ -83,7 +83,7 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
         episodes = open_split(*local, settings.split, model.size)
     except EmptySplit as error:
         listed = params.catalog.takedowns
-        if not (storage.exists(listed) and takedowns.read(listed)):
+        if not (storage.exists(listed) and read_takedowns(listed).lines):
             raise UserError(f"evaluate: {error}") from None
         return _nobody_left(params, model_url, model, index_sha256)
     protocol = _protocol(params, episodes)

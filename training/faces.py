@@ -31,6 +31,7 @@ from pipelines.detectors.base import DetectorUnavailable, Landmarks, cut, share_
 from pipelines.errors import UserError
 from pipelines.video import boxes as geometry
 from pipelines.video.probe import MOST_PIXELS
+from training.pixels import to_unit
 from training.rasterize import rasterize
 
 Picture = npt.NDArray[np.uint8]
@@ -301,14 +302,9 @@ def resized(picture: Picture, size: int) -> Picture:
 
 def pictures_to(pictures: Sequence[Picture], size: int, device: torch.device) -> torch.Tensor:
     """Square pictures as (n, 3, size, size) in [-1, 1]."""
-    return unit(np.stack([resized(picture, size) for picture in pictures]), device)
+    return to_unit(np.stack([resized(picture, size) for picture in pictures]), device)
 
 
 def drawings(points: npt.NDArray[np.floating], side: int, size: int) -> Picture:
     """Landmark pictures (n, size, size, 3) of points (n, 68, 2) in pixels of a crop of `side`."""
     return rasterize(points, size, source_size=side)
-
-
-def unit(pictures: Picture, device: torch.device) -> torch.Tensor:
-    """(n, S, S, 3) uint8 to (n, 3, S, S) in [-1, 1]."""
-    return torch.from_numpy(pictures).to(device).movedim(-1, 1).float() / 127.5 - 1

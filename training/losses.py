@@ -24,12 +24,6 @@ CONTENT_WEIGHTS = {
 }
 """Of the paper's first and second version."""
 
-SUBSTITUTE_WEIGHTS = {"squeezenet": 0.5, "random": 0.3, "pixels": 100.0}
-"""Such that two frames of one VoxCeleb2 video cost about 30, so that content still outweighs the
-adversarial term; for want of the trained VGGs."""
-
-MATCH_WEIGHTS = {"v1": 80.0, "v2": 10.0}
-
 
 def l1(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference, summed in float32 at least."""

@@ -41,7 +41,7 @@ class MetaConfig:
     """Updates of D for one of E,G."""
     feature_weight: float = 10.0
     match_weight: float = 10.0
-    """`training.losses.MATCH_WEIGHTS` has both versions of the paper; ff takes none."""
+    """10 in the second version of the paper, 80 in the first; ff takes none."""
     ema: float | None = 0.999
     """Decay of the averaged E,G, reached as (1 + n) / (10 + n) after n steps; None: no average."""
     accumulate: int = 1

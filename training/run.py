@@ -32,7 +32,17 @@ DECIDING: tuple[str, ...] = (
     "networks",
     "parallel",
 )
-DECIDING += ("jpeg", "perceptual", "rasterize", "sampler", "setting", "stream", "table", "trainer")
+DECIDING += (
+    "jpeg",
+    "perceptual",
+    "pixels",
+    "rasterize",
+    "sampler",
+    "setting",
+    "stream",
+    "table",
+    "trainer",
+)
 """Modules that decide what is learned from a setting and a dataset."""
 
 SPLIT = "train"

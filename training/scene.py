@@ -38,7 +38,6 @@ from training.faces import (
     from_picture,
     read_picture,
     resized,
-    unit,
 )
 from training.finetune import Person
 from training.footage import Footage, follow
@@ -52,6 +51,7 @@ from training.layouts import (
     layout_for,
     open_writer,
 )
+from training.pixels import to_uint8, to_unit
 from training.retarget import Motion
 from training.trained import Trained, default_model, device_named, find_model, load_person
 
@@ -101,18 +101,12 @@ class Scene:
             portrait = subject.face.picture
             drawn = drawings(moved, portrait.shape[0], self.size)
             started = time.perf_counter()
-            made = to_pictures(render(unit(drawn, self.device)))
+            made = to_uint8(render(to_unit(drawn, self.device)))
             self.seconds += time.perf_counter() - started
             if self.label is not None:
                 made = marking.draw_label(made, self.label)
             rows.append(Row(resized(portrait, self.size), drawn, made))
         return compose(self.layout, rows, shown)
-
-
-def to_pictures(x: torch.Tensor) -> Frames:
-    """(n, 3, S, S) in [-1, 1] to (n, S, S, 3) uint8."""
-    pictures = ((x.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(pictures.movedim(1, -1).cpu().numpy())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

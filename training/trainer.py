@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipelines import storage
@@ -27,6 +25,7 @@ from training.finetune import embed
 from training.index import NoVideos
 from training.layers import shared_weights
 from training.meta import EpisodeBatch, MetaLearner, Reducer
+from training.pixels import to_uint8
 from training.run import SPLIT, Run
 from training.shard_cache import localize
 
@@ -245,7 +244,7 @@ class Worker:
                 e_hat = embed(learner.ema_embedder, batch.source[0], batch.source_landmarks[0])
                 output = render(learner, batch.target_landmarks, e_hat)
             shown = (batch.source[0, 0], batch.target_landmarks[0], output[0], batch.target[0])
-            rows.append([to_uint8(picture) for picture in shown])
+            rows.append([to_uint8(picture[None])[0] for picture in shown])
         labels = [label for label, _ in prepared.shown]
         self.report(Pictured(learner.step_count, rows, labels))
 
@@ -262,13 +261,6 @@ def render(learner: MetaLearner, landmarks: torch.Tensor, e_hat: torch.Tensor) -
             return output
     finally:
         generator.train(training)
-
-
-def to_uint8(picture: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """(3, S, S) in [-1, 1] to (S, S, 3)."""
-    scaled = ((picture.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    array: npt.NDArray[np.uint8] = scaled.movedim(0, -1).cpu().numpy()
-    return array
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,13 @@ from PIL import Image
 from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, guarded
 from pipelines.errors import UserError
-from training.evaluation.frames import Pixels
 from training.evaluation.instruments import CSIM_DIGITS, FRECHET_DIGITS, SSIM_DIGITS
 from training.evaluation.methods import MADE
 from training.evaluation.person import SELF, Record
 from training.evaluation.protocol import Part
 from training.evaluation.table import NOTHING, header_lines, json_bytes, table_row
 from training.metrics.bootstrap import Estimate, interval, resamples
+from training.pixels import Pixels
 
 TEMPLATE = Path(__file__).parent / "templates" / "user_study.html"
 QUALITY = 92

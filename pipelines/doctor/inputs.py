@@ -72,11 +72,10 @@ def lists(params: Params) -> Verdicts:
         else:
             yield ok(name, f"{root / source.path} opens")
         if source.people and params.catalog.split.use_published:
-            published = {person.id: person.split for person in table.values()}
             met = {row.person for row in rows if not isinstance(row, BadRow)}
-            if why := misfit(published, met):
+            if why := misfit(table, met):
                 # Those met first need not be like all the others.
-                say = warn if len(rows) == CLIPS and not misfit(published) else fail
+                say = warn if len(rows) == CLIPS and not misfit(table) else fail
                 yield say(f"people {source.name}", f"{root / source.people}: {why}", REMEDY)
 
 
@@ -87,7 +86,7 @@ def takedowns(params: Params) -> Verdicts:
     except UserError as error:
         yield fail("takedowns", str(error), "mend that line: a rebuild stops on it")
         return
-    count = len(found.persons) + len(found.videos) + len(found.clips)
+    count = len(found.lines)
     yield ok("takedowns", f"{params.catalog.takedowns}: {count} in force")
 
 

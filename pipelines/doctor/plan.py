@@ -10,7 +10,6 @@ from pipelines.doctor.corpus import Corpus, site_megapixels
 from pipelines.params import Params
 from pipelines.params.training import Setting
 
-GIB = 1024**3
 GB = 1e9
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from pipelines import storage
 from pipelines.errors import UserError, nearest
+from pipelines.schemas import PLAIN_NAME
 from pipelines.takedowns import KINDS, read_takedowns
 
 COLUMNS = ("kind", "id", "date", "reason")
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]+")
 LONGEST = {"person": 100, "video": 100, "clip": 302}
 """Characters of an id, as the catalog has them; a clip's key joins three."""
 _CLIP = re.compile(r"[A-Za-z0-9_-]+_[A-Za-z0-9_-]+_[A-Za-z0-9_-]+")
@@ -40,25 +40,10 @@ class Request:
         """Stands for it in the ledger."""
         return storage.digest("takedown", self.kind, self.id)
 
-    def covers(self, person: str, video: str, key: str) -> bool:
-        """Whether this request takes out a clip."""
-        return self.id == {"person": person, "video": video, "clip": key}[self.kind]
-
 
 def read(path: str) -> list[Request]:
     """The requests in force. Raises UserError naming the line that cannot be read."""
-    read_takedowns(path)  # the catalog's own reading decides what is valid
-    return _parse(storage.read_bytes(path).decode("utf-8-sig"))
-
-
-def _parse(text: str) -> list[Request]:
-    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
-    found: dict[tuple[str, str], Request] = {}
-    for row in reader:
-        kind, name = row["kind"].strip().lower(), row["id"].strip()
-        name = name.replace("/", "_") if kind == "clip" else name
-        found.setdefault((kind, name), Request(kind, name, reader.line_num))
-    return list(found.values())
+    return [Request(kind, name, line) for (kind, name), line in read_takedowns(path).lines.items()]
 
 
 def read_list(path: str, date: str, reason: str) -> list[Request]:
@@ -99,7 +84,7 @@ def request(kind: str, name: str, date: str, reason: str) -> Request:
     if kind not in KINDS:
         raise UserError(f"expected person, video or clip, found {kind!r}{nearest(kind, KINDS)}")
     name = name.replace("/", "_") if kind == "clip" else name
-    if not _IDENTIFIER.fullmatch(name) or len(name) > LONGEST[kind]:
+    if not PLAIN_NAME.fullmatch(name) or len(name) > LONGEST[kind]:
         raise UserError(
             f"{kind} {name[:120]!r}: an id has letters, digits, - and _ alone, at most "
             f"{LONGEST[kind]}; give the id, not a link"

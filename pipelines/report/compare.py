@@ -84,7 +84,7 @@ def _utterance(one: Change) -> str:
 def stages(found: Comparison) -> Iterator[tuple[str, str, int, int]]:
     """(stage, status, clips before, clips after), stage by stage."""
     old, new = found.old.statuses, found.new.statuses
-    order = ("catalog", "download", "crop", "landmarks", "shard")
+    order = list(MANIFESTS)
     for word in sorted(old.keys() | new.keys(), key=lambda w: (order.index(w.split(": ")[0]), w)):
         stage, _, status = word.partition(": ")
         yield stage, status, old.get(word, 0), new.get(word, 0)

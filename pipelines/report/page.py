@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 
 from pipelines import storage
-from pipelines.params import Params
+from pipelines.params import MANIFESTS, Params
 from pipelines.report.charts import funnel_svg, histogram_svg
 from pipelines.report.clip_table import MOST, clip_table
 from pipelines.report.contact_sheet import contact_sheet
@@ -28,7 +28,6 @@ from pipelines.statuses import STATUS, Status
 if TYPE_CHECKING:
     from pipelines.report.training import Training
 
-STAGES = ("catalog", "download", "crop", "landmarks", "shard")
 EXCLUDED = re.compile(r"(excluded/)?x[0-9a-f]{16}")
 """What the catalog calls those who were taken out: even that digest is not shown."""
 
@@ -45,7 +44,7 @@ def report(
     """The page's bytes; with `training`, also the runs that used the dataset."""
     from markupsafe import Markup
 
-    metrics = {stage: read_metrics(params, stage) for stage in STAGES}
+    metrics = {stage: read_metrics(params, stage) for stage in MANIFESTS}
     verdicts = read_verdicts(params.paths.data)
     listed = pc.sum(pc.not_equal(verdicts["status"], Status.EXCLUDED)).as_py() or 0
     return render_page(

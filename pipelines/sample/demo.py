@@ -19,14 +19,13 @@ from rich.table import Table
 
 from pipelines import manifest, progress, storage
 from pipelines.errors import StopStage, UserError
-from pipelines.params import Params, load
+from pipelines.params import MANIFESTS, Params, load
 from pipelines.sample import corpus, server
 from pipelines.sample.plan import HEALTHY
 from pipelines.sample.portraits import photograph
 from pipelines.statuses import Status
 
 ROOT = Path("sample")
-STAGES = ("catalog", "download", "crop", "landmarks", "shard")
 
 
 def run(params_file: str = "params.yaml") -> int:
@@ -92,7 +91,7 @@ def _tell(params: Params, video: Path, seconds: float) -> None:
     table = Table(title="The funnel", title_justify="left")
     for name in ("stage", "rows", "ok", "lost to", "seconds", "CPU s"):
         table.add_column(name, justify="left" if name in ("stage", "lost to") else "right")
-    for stage in STAGES:
+    for stage in MANIFESTS:
         url = storage.join(params.paths.metrics, f"{stage}.json")
         facts = json.loads(storage.read_bytes(url))
         losses = {s: n for s, n in facts["statuses"].items() if s != Status.OK}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.sources.base import BadRow, RowError, bad_row, check_identifiers, quote
@@ -19,38 +18,20 @@ from pipelines.sources.text import decode, read_list
 
 _TITLES = {
     "id": re.compile(r"(voxceleb[12]?[ _]?|speaker[ _]?)?id"),
-    "name": re.compile(r"vggface[12]?[ _]?id|name"),
-    "gender": re.compile(r"gender|sex"),
-    "nationality": re.compile(r"nationality|country"),
     "set": re.compile(r"set|split|partition"),
 }
-_NO_HEADER = {
-    5: {"id": 0, "name": 1, "gender": 2, "nationality": 3, "set": 4},
-    4: {"id": 0, "name": 1, "gender": 2, "set": 3},
-}
-_GENDERS = {"m": "m", "male": "m", "f": "f", "female": "f", "": None}
+_NO_HEADER = {5: {"id": 0, "set": 4}, 4: {"id": 0, "set": 3}}
 _SPLITS = {"dev": "train", "train": "train", "": None, "val": "val", "test": "test"}
+People = dict[str, str | None]
+"""By id: train (the publishers' dev), val or test; None where the table says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """One row; None where the file says nothing."""
-
-    id: str
-    name: str | None
-    gender: str | None
-    """m or f, as published."""
-    nationality: str | None
-    split: str | None
-    """train (the publishers' dev), val or test."""
-
-
-def read_people(path: Path) -> tuple[dict[str, Person], list[BadRow]]:
-    """Read a table of people by id; every row below the header is a Person or a BadRow.
+def read_people(path: Path) -> tuple[People, list[BadRow]]:
+    """Read who is held out; every row below the header is a person or a BadRow.
 
     A BadRow names its person where the row tells the id.
     """
-    people: dict[str, Person] = {}
+    people: People = {}
     bad: list[BadRow] = []
     columns: dict[str, int] = {}
     width: int | None = None
@@ -62,10 +43,10 @@ def read_people(path: Path) -> tuple[dict[str, Person], list[BadRow]]:
             if index == 0 and (columns := _header(cells)):
                 width = len(cells)
                 continue
-            person = _person(cells, columns or _NO_HEADER.get(len(cells), {}), width)
-            if person.id in people:
-                raise RowError(f"{person.id} is listed twice")
-            people[person.id] = person
+            person, split = _person(cells, columns or _NO_HEADER.get(len(cells), {}), width)
+            if person in people:
+                raise RowError(f"{person} is listed twice")
+            people[person] = split
         except RowError as error:
             place = (columns or _NO_HEADER.get(len(cells), {})).get("id", len(cells))
             bad.append(bad_row(f"{path.name}:{number}", error, *cells[place : place + 1]))
@@ -93,21 +74,13 @@ def _header(cells: list[str]) -> dict[str, int]:
     return columns if "id" in columns else {}
 
 
-def _person(cells: list[str], columns: dict[str, int], width: int | None) -> Person:
+def _person(cells: list[str], columns: dict[str, int], width: int | None) -> tuple[str, str | None]:
     if not columns or (width is not None and len(cells) != width):
         expected = "4 or 5" if width is None else f"the {width} of the header"
         raise RowError(f"{len(cells)} values, not {expected}")
-    row = {column: cells[place] for column, place in columns.items()}
-    check_identifiers(row["id"])
-    gender, split = row.get("gender", "").lower(), row.get("set", "").lower()
-    if gender not in _GENDERS:
-        raise RowError(f"gender is {quote(gender)}, not m or f")
+    person = cells[columns["id"]]
+    check_identifiers(person)
+    split = cells[columns["set"]].lower() if "set" in columns else ""
     if split not in _SPLITS:
         raise RowError(f"set is {quote(split)}, not dev or test")
-    return Person(
-        row["id"],
-        row.get("name") or None,
-        _GENDERS[gender],
-        row.get("nationality") or None,
-        _SPLITS[split],
-    )
+    return person, _SPLITS[split]

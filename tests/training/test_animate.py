@@ -23,7 +23,8 @@ from training.faces import Face
 from training.finetune import Person
 from training.layouts import SOUND_RATE, open_writer
 from training.networks import Generator
-from training.scene import Scene, Subject, to_pictures
+from training.pixels import to_uint8
+from training.scene import Scene, Subject
 
 pytest.importorskip("mediapipe")
 
@@ -95,7 +96,7 @@ def test_the_label_is_on_what_was_generated_alone() -> None:
 
 def test_to_pictures_rounds_and_clips() -> None:
     x = torch.tensor([-1.5, -1.0, 0.0, 1.0, 2.0]).view(5, 1, 1, 1).expand(5, 3, 2, 2)
-    assert to_pictures(x)[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255]
+    assert to_uint8(x)[:, 0, 0, 0].tolist() == [0, 0, 128, 255, 255]
 
 
 @pytest.mark.parametrize("silent", [0, 1, 3])

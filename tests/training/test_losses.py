@@ -47,7 +47,6 @@ def test_means_of_bf16_are_taken_in_float32() -> None:
 def test_content_weights_of_both_versions() -> None:
     assert losses.CONTENT_WEIGHTS["v1"] == {"vgg19": 1e-2, "vggface": 2e-3}
     assert losses.CONTENT_WEIGHTS["v2"] == {"vgg19": 1.5e-1, "vggface": 2.5e-2}
-    assert losses.MATCH_WEIGHTS == {"v1": 80, "v2": 10}
 
 
 class Twice(nn.Module):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.evaluation.frames import Pixels
 from training.evaluation.methods import MADE, NEAREST
 from training.evaluation.person import Record
 from training.evaluation.protocol import Part
 from training.grid import grid
+from training.pixels import Pixels
 
 PEOPLE = 8
 """At most: the first of the protocol, not the best."""

@@ -16,8 +16,7 @@ from torch import Tensor
 from pipelines.errors import UserError
 from training.episodes import Episodes
 from training.index import EmptySplit, VideoKey
-
-Pixels = npt.NDArray[np.uint8]
+from training.pixels import Pixels, to_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +36,7 @@ class Shown:
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Pictures and landmark pictures as the networks take them."""
-        return to_tensor(self.pictures, device), to_tensor(self.drawings, device)
-
-
-def to_tensor(pictures: Pixels, device: torch.device) -> Tensor:
-    """(n, S, S, 3) to (n, 3, S, S) in [-1, 1]."""
-    x = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2)
-    return x.float() / 127.5 - 1  # channels_last, as it comes
-
-
-def to_pixels(x: Tensor) -> Pixels:
-    """(n, 3, S, S) in [-1, 1] to (n, S, S, 3): what is measured is what a viewer would see."""
-    y = (x.detach() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(y.permute(0, 2, 3, 1).cpu().numpy())
+        return to_unit(self.pictures, device), to_unit(self.drawings, device)
 
 
 def open_split(index: str, shards: str, split: str, size: int) -> Episodes:

@@ -21,11 +21,12 @@ from pipelines import detectors
 from pipelines.errors import StopStage
 from pipelines.params.training import Evaluate
 from training import perceptual
-from training.evaluation.frames import Pixels, Shown
+from training.evaluation.frames import Shown
 from training.metrics import distribution, lpips, motion
 from training.metrics.identity import Identity
 from training.metrics.motion import Points
 from training.metrics.similarity import psnr, ssim
+from training.pixels import Pixels
 
 DETECTED_AT = 256
 """Pixels to which smaller pictures are enlarged before a face is looked for."""

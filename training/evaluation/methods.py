@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pipelines.params.training import Adapt
 from training import finetune
-from training.evaluation.frames import Pixels, Shown, to_pixels
+from training.evaluation.frames import Shown
 from training.finetune import AdaptConfig, Person
 from training.metrics.alignment import aligned
 from training.networks import Embedder, Generator
+from training.pixels import Pixels, to_uint8
 from training.trained import Trained
 
 FF, FT, NEAREST, MEAN, UNTRAINED, REAL = (
@@ -74,7 +75,7 @@ class Methods:
     def _render(self, person: Person) -> Method:
         def render(driver: Shown) -> Pixels:
             _, y = driver.tensors(self.device)
-            return np.concatenate([to_pixels(person.render(part)) for part in y.split(BATCH)])
+            return np.concatenate([to_uint8(person.render(part)) for part in y.split(BATCH)])
 
         return render
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from training import perceptual
 from training.metrics.bootstrap import Counts, Estimate, interval
 from training.metrics.inception import inception
+from training.pixels import to_unit
 
 Features = npt.NDArray[np.floating]
 Matrix = npt.NDArray[np.float64]
@@ -63,9 +64,9 @@ class Pooled(nn.Module):
 def features(network: nn.Module, pictures: npt.NDArray[np.uint8], batch: int = 16) -> Features:
     """Pictures (n, H, W, 3) to features (n, d) float32."""
     device = next(network.parameters()).device
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    places = range(0, len(pictures), batch)
     with torch.inference_mode():
-        parts = [network(part.to(device).float() / 127.5 - 1).cpu() for part in x.split(batch)]
+        parts = [network(to_unit(pictures[at : at + batch], device)).cpu() for at in places]
     found: Features = torch.cat(parts).numpy()
     return found
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from training import perceptual
 from training.metrics.weights import fill
 from training.perceptual import Weights
+from training.pixels import to_unit
 
 Name = Literal["alex", "vgg", "squeezenet"]
 Layers = tuple[int | str, ...]
@@ -75,12 +76,11 @@ class Perceptual(nn.Module):
     ) -> npt.NDArray[np.float64]:
         """(n, H, W, 3) twice to (n,)."""
         device = next(self.backbone.parameters()).device
-        x, y = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (pictures, references))
+        parts = []
         with torch.inference_mode():
-            parts = [
-                self(*(part.to(device).float() / 127.5 - 1 for part in pair)).cpu()
-                for pair in zip(x.split(batch), y.split(batch), strict=True)
-            ]
+            for at in range(0, len(pictures), batch):
+                pair = (pictures[at : at + batch], references[at : at + batch])
+                parts.append(self(*(to_unit(part, device) for part in pair)).cpu())
         distances: npt.NDArray[np.float64] = torch.cat(parts).double().numpy()
         return distances
 

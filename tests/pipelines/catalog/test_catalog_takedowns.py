@@ -88,7 +88,7 @@ def test_takedowns_in_the_forms_that_spreadsheets_write(tmp_path: Path) -> None:
         '\ufeffkind,id,date,reason\r\nperson,id1,,"a, b"\r\n\r\nCLIP,p/v/u,,\r\n'.encode()
     )
     found = read_takedowns(str(path))
-    assert (found.persons, found.videos, found.clips) == ({"id1"}, set(), {"p_v_u"})
+    assert set(found.lines) == {("person", "id1"), ("clip", "p_v_u")}
 
 
 def test_a_missing_takedown_list_stops(tmp_path: Path) -> None:
@@ -103,5 +103,8 @@ def test_a_line_that_takes_nothing_out_is_told_without_its_name(
     said = capsys.readouterr().err
     assert "takedowns.csv: lines 3, 5 take out nothing" in said and "kind and id right?" in said
     assert "id99006" not in said and "elsewhere" not in said
+    # An id may be a person's and a video's: each line is its own.
+    build("person,id00002", "video,id00002")
+    assert "takedowns.csv: line 3 take out nothing" in capsys.readouterr().err
     build("person,id00002")
     assert "take out nothing" not in capsys.readouterr().err
