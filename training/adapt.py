@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from pipelines import outputs, progress, storage
 from pipelines.clips import even_numbers
 from pipelines.command import EXIT_OK, NOTHING_KEPT, arguments, guarded
+from pipelines.detectors import BACKENDS
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
 from pipelines.params.training import Setting
@@ -57,7 +58,7 @@ def add_model_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--detector",
-        choices=("mediapipe", "face_alignment"),
+        choices=tuple(BACKENDS),
         help="places the landmarks; default: landmarks.backend, as in the dataset",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N; default: %(default)s")

@@ -29,6 +29,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from pipelines import detectors, progress
 from pipelines.detectors.base import DetectorUnavailable, Landmarks, cut, share_inside
 from pipelines.errors import UserError
+from pipelines.params.dataset import Crop
 from pipelines.video import boxes as geometry
 from pipelines.video.probe import MOST_PIXELS
 from training.pixels import to_unit
@@ -37,11 +38,11 @@ from training.rasterize import rasterize
 Picture = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
 
-MARGIN = 0.6
+MARGIN = Crop().margin
 """Of the dataset's crops."""
 BOX_SIDE, BOX_RAISED = 1.31, 0.16
 """Of a detector's face box, in longer sides of the landmarks' own."""
-STORED = 256
+STORED = Crop().size
 """Side of the dataset's crops, in which landmarks are found; larger for larger networks."""
 SMALLEST = 24
 """Pixels of the landmarks' longer side: with less there is no face to learn from."""

@@ -21,12 +21,15 @@ from av.video.frame import VideoFrame
 
 from pipelines import progress
 from pipelines.errors import UserError, raise_unanswered
+from pipelines.params.dataset import Crop
 from pipelines.video import boxes as geometry
+from pipelines.video.cutting import LONGEST_HOLD as SLOTS_HELD
 from pipelines.video.encode import CropFilter
 from pipelines.video.exact import ToRgb
 from pipelines.video.extent import missing_end
-from pipelines.video.grid import FrameTimes, container_start
+from pipelines.video.grid import GRID, FrameTimes, container_start
 from pipelines.video.probe import (
+    BACK,
     HDR,
     MediaError,
     mean_rate,
@@ -52,13 +55,11 @@ LOOKS = 5
 """Times a second that a video is searched for where the face is."""
 VIEW = 960
 """Pixels of the longer side of what is searched."""
-SMOOTH = 0.4
+SMOOTH = Crop().smooth
 """Seconds over which boxes are smoothed: the dataset's."""
-LONGEST_HOLD = 60
+LONGEST_HOLD = SLOTS_HELD // GRID
 """Seconds for which one frame may stand. More is a damaged timestamp."""
-BACK = 1
-"""Seconds by which the next frame may lie before the last: broken stamps, no other recording."""
-CUT = 0.55
+CUT = Crop().scene_threshold
 """Scene score above which a clip looks cut: the dataset's own."""
 CHUNK = 1000
 """Frames in memory at once."""

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from pipelines import progress, storage
 from pipelines.command import EXIT_OK, EXIT_USAGE, guarded
-from pipelines.errors import UserError
+from pipelines.errors import UserError, printable
 from pipelines.lineage import made
 from training.marking import State, Verdict, sidecar_path, verify
 from training.marking.credentials import SUFFIX, TYPES
@@ -175,20 +175,15 @@ def _expected(folder: Path) -> set[str]:
         return set()
 
 
-def _plain(text: str) -> str:
-    """Words from outside: nothing in them may move the cursor."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def show(finding: Finding) -> None:
     """A verdict in one line, then what is known."""
     console = progress.Page(width=None if sys.stdout.isatty() else 110, highlight=False)
     colour = "yellow" if finding.exit == EXIT_UNKNOWN else COLOURS[finding.state]
-    verdict = Text.assemble(f"{_plain(finding.path)}: ", (finding.headline, colour))
+    verdict = Text.assemble(f"{printable(finding.path)}: ", (finding.headline, colour))
     console.print(verdict, soft_wrap=True)
     for name, value in (*(("because", word) for word in finding.why), *finding.told):
         if value:
-            console.print(Text(f"  {_plain(name):<10} {_plain(value)}"), soft_wrap=True)
+            console.print(Text(f"  {printable(name):<10} {printable(value)}"), soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

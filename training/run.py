@@ -19,29 +19,11 @@ from pipelines.params.training import Setting
 from pipelines.version import code_version, source_digest
 from pipelines.work_folder import shard_cache
 
-DECIDING: tuple[str, ...] = (
-    "batches",
-    "device",
-    "ema",
-    "episodes",
-    "index",
-    "kernels",
-    "layers",
-    "losses",
-    "meta",
-    "networks",
-    "parallel",
-)
-DECIDING += (
-    "jpeg",
-    "perceptual",
-    "pixels",
-    "rasterize",
-    "sampler",
-    "setting",
-    "stream",
-    "table",
-    "trainer",
+DECIDING = (
+    *("batches", "device", "ema", "episodes", "index", "jpeg"),
+    *("kernels", "layers", "losses", "meta", "networks", "parallel"),
+    *("perceptual", "pixels", "rasterize", "sampler", "setting", "stream"),
+    *("table", "trainer"),
 )
 """Modules that decide what is learned from a setting and a dataset."""
 

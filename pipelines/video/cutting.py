@@ -186,12 +186,11 @@ class ClipCutter:
             detail,
             first_frame=self.first,
             frames=max(0, self.stop - self.first),
+            source_width=source.width,
+            source_height=source.height,
             face_size=self._face_size,
             scene_score=score,
             scene_at=scene_at,
-            source_width=source.width,
-            source_height=source.height,
-            source_fps=source.fps,
         )
         if self.verdict:
             return result

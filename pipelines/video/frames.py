@@ -25,7 +25,6 @@ from pipelines.video.grid import GRID, container_start, slot_at
 from pipelines.video.keyframes import find_keyframe
 from pipelines.video.probe import (
     MediaError,
-    mean_rate,
     open_container,
     reason,
     upright,
@@ -80,7 +79,6 @@ class FrameReader:
             raise MediaError(Status.CORRUPT, self.damage or "no frame decodes")
         first = self._peeked.frame
         self.turn, self.width, self.height, self.sar = upright(first, self._stream)
-        self.fps = float(mean_rate(self._stream) or 0)
         # A program stream stamps some of its pictures only, so that what libav makes of the others
         # depends on where it began.
         if self._as_decoded or self._container.format.name == "mpeg":

@@ -42,10 +42,11 @@ OPEN_OPTIONS = {
     "max_pixels": str(MOST_PIXELS),
 }
 """With which foreign files are opened: nothing that they name is opened as well."""
+BACK = 1.0
+"""Seconds by which the clock may go back: broken stamps, no other recording."""
 HDR = (16, 18)
 """Transfer characteristics PQ and HLG, by ITU-T H.273."""
 _MAX_PACKETS = 256  # to find a first frame in
-_BACK = 1.0  # seconds by which the clock may go back: broken stamps, no other recording
 _SEEN_MISSING = 2.0  # seconds that may lack at the end of a whole file
 
 _PICTURES = {
@@ -260,7 +261,7 @@ def _check_end(container: InputContainer, video: VideoStream, deep: bool) -> Non
         for packet in container.demux():
             if deep and packet.stream == video and packet.dts is not None:
                 before, clock = clock, float(packet.dts * packet.time_base)
-                if clock < before - _BACK:
+                if clock < before - BACK:
                     detail = f"the timestamps go back by {before - clock:.1f} s at {before:.1f} s"
                     raise MediaError(Status.CORRUPT, f"{detail}, as of several recordings in one")
             stamp = packet.dts if packet.pts is None else packet.pts

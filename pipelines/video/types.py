@@ -74,4 +74,3 @@ class ClipResult:
     """Seconds of the source at which the picture changes most."""
     source_width: int = 0
     source_height: int = 0
-    source_fps: float = 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -10,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipelines.detectors import BACKENDS
+from pipelines.doctor.software import BACKEND_EXTRA
 from pipelines.errors import UserError
 from pipelines.params import MANIFESTS, Params, Paths, load
+from pipelines.params.dataset import Crop, LandmarkParams
+from pipelines.params.training import Evaluate
+from pipelines.quality import Limits
+from pipelines.video import CropSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """
@@ -241,3 +249,27 @@ def test_no_value_of_any_section_gives_a_traceback(
         assert all(line.startswith(str(path)) for line in str(error).split("\n"))
     else:
         assert isinstance(params, Params)
+
+
+def test_both_files_of_the_repository_train_alike() -> None:
+    ours, theirs = (load(ROOT / name) for name in ("params.yaml", "params/voxceleb2.yaml"))
+    shared = ours.settings.keys() & theirs.settings.keys()
+    assert shared >= {"gpu24", "paper", "paper_ff"}
+    assert {name: ours.settings[name] for name in shared} == {
+        name: theirs.settings[name] for name in shared
+    }
+
+
+def test_what_params_configure_has_their_defaults() -> None:
+    """The kernels work without params, as the benchmarks use them."""
+    for made, section in ((CropSettings(), Crop()), (Limits(), LandmarkParams())):
+        told = section.model_dump()
+        assert {name: value for name, value in asdict(made).items() if name in told} == {
+            name: told[name] for name in asdict(made) if name in told
+        }
+
+
+def test_every_backbone_of_landmarks_is_known_everywhere() -> None:
+    assert set(BACKENDS) == set(BACKEND_EXTRA)
+    for section, field in ((LandmarkParams, "backend"), (Evaluate, "detector")):
+        assert set(get_args(section.model_fields[field].annotation)) == set(BACKENDS)
