@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
@@ -30,7 +32,7 @@ from training.evaluation.figure import figure
 from training.evaluation.frames import open_split
 from training.evaluation.instruments import Instruments
 from training.evaluation.methods import Methods
-from training.evaluation.person import Kept, measure
+from training.evaluation.person import Kept, Record, measure
 from training.evaluation.protocol import Protocol
 from training.evaluation.summary import Summary
 from training.grid import save_png
@@ -65,17 +67,7 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     if not storage.exists(index):
         raise UserError(f"{index}: no such file; run the shard stage first")
     instruments = Instruments(settings, where)
-    model = find_model(params, model_url, where)
-    made = (
-        ("setting", model.setting),
-        ("content", model.content),
-        ("dataset", model.facts.get("dataset")),
-    )
-    if lacking := [name for name, said in made if not said]:
-        raise UserError(
-            f"{model_url}: does not say of what {' and '.join(lacking)} it is made; name a model "
-            "that training.meta_train left: --model"
-        )
+    model = _model(params, model_url, where)
     index_sha256 = storage.digest_bytes(storage.read_bytes(index))
     shards = storage.join(params.paths.data, "shards")
     local = localize(index, shards, index_sha256, [settings.split], shard_cache(params))
@@ -92,13 +84,41 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
     adapting = params.adapting(model.setting_name)
     methods = Methods(model, loss, adapting, settings.seed, where)
 
-    facts = _facts(params, model_url, model, index_sha256) | {"device": where.type}
     frames = protocols.to_json(protocol, episodes.index, {"index_sha256": index_sha256})
     measuring = settings.model_dump_json(exclude={"bootstrap", "confidence", "device"})
     kept = Kept(
         *(params.paths.work, model.sha256, index_sha256, frames),
         *(measuring, adapting.model_dump_json(), where.type),
     )
+    records = _measured(protocol, episodes, methods, instruments, kept)
+    facts = _facts(params, model_url, model, index_sha256) | {"device": where.type}
+    known = people_of(local[0], SPLIT).intersection(part.person for part in protocol.parts)
+    warnings = _warnings(params, model, index_sha256, sorted(known))
+    folder = _written(params, facts, protocol, episodes, records, instruments, warnings, frames)
+    kept.clear()
+    return Outcome(folder, len(protocol.parts), len(protocol.left_out))
+
+
+def _model(params: Params, url: str, where: torch.device) -> Trained:
+    """The model, if it tells all that an evaluation must know. Raises UserError."""
+    model = find_model(params, url, where)
+    made = (
+        ("setting", model.setting),
+        ("content", model.content),
+        ("dataset", model.facts.get("dataset")),
+    )
+    if lacking := [name for name, said in made if not said]:
+        raise UserError(
+            f"{url}: does not say of what {' and '.join(lacking)} it is made; name a model "
+            "that training.meta_train left: --model"
+        )
+    return model
+
+
+def _measured(
+    protocol: Protocol, episodes: Episodes, methods: Methods, instruments: Instruments, kept: Kept
+) -> list[Record]:
+    """Everybody's scores and pictures, in the protocol's order; those that are kept, from there."""
     records = []
     with progress.simple("evaluate", "people", len(protocol.parts)) as advance:
         for part in protocol.parts:
@@ -111,17 +131,30 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
                 kept.put(part, record)
             records.append(record)
             advance(1)
+    return records
 
+
+def _written(
+    params: Params,
+    facts: dict[str, Any],
+    protocol: Protocol,
+    episodes: Episodes,
+    records: Sequence[Record],
+    instruments: Instruments,
+    warnings: Sequence[str],
+    frames: bytes,
+) -> str:
+    """Write tables, pictures and the study's page; returns their folder."""
+    settings = params.evaluate
     people = [part.person for part in protocol.parts]
     summary = Summary(people, records, instruments.framewise, list(instruments.networks), settings)
     folder = storage.join(params.paths.results, params.setting)
-    known = people_of(local[0], SPLIT).intersection(people)
-    warnings = _warnings(params, model, index_sha256, sorted(known))
     if unshown := user_study.left_out(protocol.parts, records):
-        warnings.append(
+        warnings = [
+            *warnings,
             f"user_study.html lacks {len(unshown)} of these people, who have fewer than "
-            f"{user_study.REAL_FRAMES} real frames for it: {', '.join(unshown)}."
-        )
+            f"{user_study.REAL_FRAMES} real frames for it: {', '.join(unshown)}.",
+        ]
     notes = list(table.notes(summary, instruments.absent, warnings))
     text = table.markdown(
         summary,
@@ -142,8 +175,7 @@ def evaluate(params: Params, model_url: str | None = None, device: str | None = 
         storage.join(params.paths.metrics, "evaluate.json"),
         table.json_bytes(table.flat(summary, " + ".join(facts["content"]))),
     )
-    kept.clear()
-    return Outcome(folder, len(protocol.parts), len(protocol.left_out))
+    return folder
 
 
 def _nobody_left(params: Params, url: str, model: Trained, index_sha256: str) -> Outcome:
