@@ -292,7 +292,6 @@ class EpisodeLoader:
         sampler: EpisodeSampler,
         *,
         workers: int = 0,
-        prefetch: int = 2,
         pin_memory: bool = False,
     ) -> None:
         if sampler.videos != len(episodes):
@@ -303,7 +302,7 @@ class EpisodeLoader:
             batch_sampler=sampler,
             collate_fn=_as_it_is,
             num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
+            prefetch_factor=2 if workers else None,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # else it draws from torch's own, and training differs

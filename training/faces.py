@@ -271,12 +271,10 @@ def tilt(points: Points) -> float:
     return float(np.degrees(np.arctan2(across[1], across[0])))
 
 
-def from_picture(
-    path: Path, finder: Finder, side: int = STORED, which: int | None = None, option: str = "--face"
-) -> Face:
+def from_picture(path: Path, finder: Finder, side: int = STORED, which: int | None = None) -> Face:
     """The face in a picture file. Raises UserError."""
     picture = read_picture(path)
-    points = choose(finder.all(picture), which, path, option)
+    points = choose(finder.all(picture), which, path, "--face")
     if abs(lean := tilt(points)) > LYING:
         progress.complain(
             f"{path}: the face lies at {lean:.0f} degrees; what is made of it will not look like "

@@ -175,7 +175,7 @@ def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
     return list(answers.values())
 
 
-def user(answers: Sequence[Mapping[str, str]], seed: int = 0) -> Estimate:
+def user(answers: Sequence[Mapping[str, str]]) -> Estimate:
     """USER of these answers: the share that found the generated picture, resampled by people."""
     people = sorted({row["person"] for row in answers})
     place = [people.index(row["person"]) for row in answers]
@@ -184,7 +184,7 @@ def user(answers: Sequence[Mapping[str, str]], seed: int = 0) -> Estimate:
     share = float(right.sum() / given.sum())
     if len(people) < 2:
         return Estimate(share, float("nan"), float("nan"), len(people))
-    counts = resamples(len(people), RESAMPLES, seed)
+    counts = resamples(len(people), RESAMPLES, seed=0)
     return Estimate(share, *interval((counts @ right) / (counts @ given), CONFIDENCE), len(people))
 
 

@@ -106,12 +106,12 @@ def digits(numbers: npt.NDArray[np.int64], width: int) -> str:
     return text
 
 
-def pack(columns: Sequence[Names | Numbers], rows: int, of: int, unit: str = "clips") -> str:
+def pack(columns: Sequence[Names | Numbers], rows: int, of: int) -> str:
     """The table as JSON that may stand inside a <script> element.
 
     of: how many rows there are, should these be a sample.
     """
-    table = {"rows": rows, "of": of, "unit": unit, "columns": [one.packed() for one in columns]}
+    table = {"rows": rows, "of": of, "unit": "clips", "columns": [one.packed() for one in columns]}
     return as_json(table)
 
 

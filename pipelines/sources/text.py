@@ -74,12 +74,12 @@ def words(line: bytes) -> list[str]:
     return [word.decode("utf-8") for word in line.split()]
 
 
-def integer(name: str, text: str, low: int = -INT32_MAX, high: int = INT32_MAX) -> int:
-    """Parse a whole number within [low, high]; RowError that calls it `name` otherwise."""
+def integer(name: str, text: str, low: int = -INT32_MAX) -> int:
+    """Parse a whole number from `low` on; RowError that calls it `name` otherwise."""
     if not _INTEGER.fullmatch(text):
         raise RowError(f"{name} is {quote(text)}, not a whole number")
-    if not low <= int(text) <= high:
-        raise RowError(f"{name} is {text}, not within {low}..{high}")
+    if not low <= int(text) <= INT32_MAX:
+        raise RowError(f"{name} is {text}, not within {low}..{INT32_MAX}")
     return int(text)
 
 
