@@ -21,10 +21,12 @@ from pipelines import outputs, progress, storage
 from pipelines.command import EXIT_OK, arguments, guarded
 from pipelines.errors import StopStage, UserError
 from pipelines.params import Params, load
+from pipelines.params.training import Evaluate, Weights
 from pipelines.takedowns import read_takedowns
 from pipelines.version import code_version
 from pipelines.work_folder import shard_cache
-from training import content, user_study
+from training import content, perceptual, user_study
+from training.addresses import without_secrets
 from training.episodes import Episodes
 from training.evaluation import protocol as protocols
 from training.evaluation import table
@@ -38,6 +40,7 @@ from training.evaluation.summary import Summary
 from training.grid import save_png
 from training.index import EmptySplit, people_of
 from training.metrics import motion
+from training.perceptual import default_cache
 from training.run import SPLIT
 from training.shard_cache import localize
 from training.trained import Trained, default_model, device_named, find_model
@@ -216,16 +219,42 @@ def _facts(params: Params, url: str, model: Trained, index_sha256: str) -> dict[
         "setting": params.setting,
         "content": sorted(model.content),
         "size": model.size,
-        "model": {"path": url, "sha256": model.sha256, "dataset": model.facts["dataset"]},
+        "model": {
+            "path": without_secrets(url),
+            "sha256": model.sha256,
+            "dataset": model.facts["dataset"],
+        },
         "dataset": {
             "name": params.name,
             "split": params.evaluate.split,
             "index_sha256": index_sha256,
         },
-        "evaluate": json.loads(params.evaluate.model_dump_json()),
+        "evaluate": _told(json.loads(params.evaluate.model_dump_json())),
+        "weights": _digests(params.evaluate),
         "adapt": json.loads(params.adapting(model.setting_name).model_dump_json()),
         "code": code_version(),
     }
+
+
+def _told(section: Any) -> Any:
+    """A section of params without what its addresses keep secret."""
+    if not isinstance(section, dict):
+        return section
+    return {k: without_secrets(v) if k == "url" else _told(v) for k, v in section.items()}
+
+
+def _digests(settings: Evaluate) -> dict[str, str]:
+    """The sha256 of each file of weights that measured: tables of others do not compare."""
+    named: list[tuple[str, Weights | None]] = [*settings.identity.items()]
+    named += settings.features.items()
+    for distance, both in settings.lpips.items():
+        named += [(distance, both), (f"{distance}-heads", both.heads if both else None)]
+    found: dict[str, str] = {}
+    for name, given in named:
+        if given is not None:
+            weights = perceptual.Weights(given.url, given.sha256)
+            found[name] = storage.sha256(perceptual.fetch(name, weights, default_cache()))
+    return found
 
 
 def _head(facts: dict[str, Any]) -> dict[str, str]:

@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.addresses import without_secrets
+
 Name = Literal["vgg19", "vggface", "squeezenet", "random", "pixels"]
 NAMES: tuple[str, ...] = get_args(Name)
 
@@ -240,11 +242,12 @@ def fetch(name: str, weights: Weights, cache: Path) -> Path:
             )
         return _checked(name, path, sha)
     if not sha:
-        raise BackboneUnavailable(f"{name}: {weights.url} needs a sha256 to be checked against")
+        told = without_secrets(weights.url)
+        raise BackboneUnavailable(f"{name}: {told} needs a sha256 to be checked against")
     try:
         suffix = Path(urlsplit(weights.url).path).suffix  # by which `read` knows the format
-    except ValueError as error:
-        raise BackboneUnavailable(f"{name}: {weights.url} is no URL ({error})") from None
+    except ValueError:
+        raise BackboneUnavailable(f"{name}: {without_secrets(weights.url)} is no URL") from None
     path = cache / f"{name}-{sha[:16]}{suffix}"
     if not path.is_file():
         _download(name, weights.url, path, sha)
@@ -273,11 +276,14 @@ def _download(name: str, url: str, path: Path, sha: str) -> None:
     try:
         with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=60) as body:
             shutil.copyfileobj(body, out)
-        _checked(name, Path(temporary), sha, url)
+        _checked(name, Path(temporary), sha, without_secrets(url))
         Path(temporary).replace(path)
     except (OSError, HTTPException, ValueError) as error:
+        told = without_secrets(url)
+        # Its words may repeat what was left out.
+        why = f"{error}" if told == url else type(error).__name__
         raise BackboneUnavailable(
-            f"{name}: {url} cannot be fetched ({error}); put the file somewhere and name its path, "
+            f"{name}: {told} cannot be fetched ({why}); put the file somewhere and name its path, "
             "or name another network in params.yaml"
         ) from error
     finally:

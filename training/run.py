@@ -18,9 +18,10 @@ from pipelines.params import Params
 from pipelines.params.training import Setting
 from pipelines.version import code_version, source_digest
 from pipelines.work_folder import shard_cache
+from training.addresses import without_secrets
 
 DECIDING = (
-    *("batches", "device", "ema", "episodes", "index", "jpeg"),
+    *("addresses", "batches", "device", "ema", "episodes", "index", "jpeg"),
     *("kernels", "layers", "losses", "meta", "networks", "parallel"),
     *("perceptual", "pixels", "rasterize", "sampler", "setting", "stream"),
     *("table", "trainer"),
@@ -69,6 +70,11 @@ def plan(params: Params, setting: Setting, index_sha256: str) -> Run:
     # `accumulate` changes no gradient but for rounding: who lacks memory raises it and goes on.
     deciding = setting.model_dump(mode="json", exclude={"epochs", "about", "adapt"})
     del deciding["meta"]["accumulate"]
+    told = setting.model_dump(mode="json", exclude={"adapt"})
+    for part, backbone in setting.content.items():
+        if backbone.sha256:  # which decides; the address may change, or bear a signature
+            del deciding["content"][part]["url"]
+        told["content"][part]["url"] = without_secrets(backbone.url)
     code = source_digest(Path(__file__).with_name(f"{name}.py") for name in DECIDING)
     digest = storage.digest(code, index_sha256, json.dumps(deciding, sort_keys=True))
     name = f"{params.name}-{params.setting}-{digest[:12]}"
@@ -78,7 +84,7 @@ def plan(params: Params, setting: Setting, index_sha256: str) -> Run:
         "name": params.name,
         "run": name,
         "setting_name": params.setting,
-        "setting": setting.model_dump(mode="json", exclude={"adapt"}),
+        "setting": told,
         "code": code_version(),
         "dataset": {"name": params.name, "index_sha256": index_sha256, "split": SPLIT},
         "parents": [{"kind": "index", "sha256": index_sha256, "path": index}],

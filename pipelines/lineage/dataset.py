@@ -185,7 +185,7 @@ class Project:
             takedowns = read_takedowns(self.params.catalog.takedowns)
         except UserError:
             return False
-        return asked.id in getattr(takedowns, f"{asked.kind}s")
+        return (asked.kind, asked.id) in takedowns.lines
 
 
 def _name(row: Row) -> str:

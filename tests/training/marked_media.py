@@ -18,7 +18,7 @@ FACTS = {
             "setting_name": "tiny",
             "step": 200,
             "dataset": {"name": "sample", "index_sha256": "d5" * 32, "split": "train"},
-            "parents": [{"kind": "index", "sha256": "d5" * 32, "path": "data/index.parquet"}],
+            "parents": [{"kind": "index", "sha256": "d5" * 32, "path": "index.parquet"}],
         },
     },
     "portraits": [{"name": "mona_lisa.jpg", "sha256": "b2" * 32}],

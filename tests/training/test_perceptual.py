@@ -265,6 +265,11 @@ def test_weights_that_cannot_be_had_say_so_in_one_line(
         ("vgg19", Weights("http://host:port/a.pth", wrong), "cannot be fetched .*nonnumeric port"),
         ("vgg19", Weights("http://[::1/a.pth", wrong), "is no URL"),
         ("vgg19", Weights("s3://bucket/a.pth", wrong), "unknown url type: s3"),
+        (
+            "vgg19",
+            Weights("http://me:hunter2@127.0.0.1:9/a.pth?sig=5ec2e7", wrong),
+            r"vgg19: http://127\.0\.0\.1:9/a\.pth cannot be fetched \(\w+\);",
+        ),
         ("vgg19", Weights(f"{url}/missing.pth", wrong), "404"),
         ("vgg19", Weights("http://127.0.0.1:9/vgg19.pth", wrong), "cannot be fetched"),
         ("vgg19", Weights(str(page)), r"no weights file \(.*\.pth, \.pt\), a \.safetensors or"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tiny_run import params_of, run_of
 from tiny_shards import Shards
 
 from training import run as run_module
-from training.run import plan
+from training.run import Run, plan
 
 
 def test_whatever_decides_the_result_makes_another_run(shards: Shards) -> None:
@@ -33,3 +34,14 @@ def test_other_code_makes_another_run(shards: Shards, monkeypatch: pytest.Monkey
     monkeypatch.setattr(run_module, "source_digest", lambda files: seen.extend(files) or "other")
     assert run_of(shards).name != before
     assert {"meta.py", "losses.py", "episodes.py"} < {path.name for path in seen}
+
+
+def test_an_address_decides_nothing_and_its_secrets_are_told_to_nobody(shards: Shards) -> None:
+    def run(url: str) -> Run:
+        return run_of(shards, content={"vgg19": {"weight": 1, "url": url, "sha256": "ab" * 32}})
+
+    signed = run("https://me:hunter2@store.org/w/vgg19.pth?X-Amz-Signature=5ec2e7")
+    assert signed.name == run("weights/vgg19.pth").name
+    told = json.dumps(signed.facts)
+    assert "https://store.org/w/vgg19.pth" in told
+    assert "hunter2" not in told and "5ec2e7" not in told

@@ -22,6 +22,7 @@ from PIL import Image
 from pipelines import storage
 from pipelines.errors import UserError, clean_detail
 from pipelines.version import code_version
+from training.addresses import without_secrets
 from training.marking.keys import Keys
 
 FORMAT = "likeness-sidecar-1"
@@ -47,6 +48,18 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name + SUFFIX)
 
 
+def _names_alone(facts: Any) -> Any:
+    """Where a file lay on the machine that made a picture is nobody's business."""
+    if isinstance(facts, Mapping):
+        return {
+            key: without_secrets(value).rpartition("/")[2]
+            if key in ("path", "url") and isinstance(value, str)
+            else _names_alone(value)
+            for key, value in facts.items()
+        }
+    return [_names_alone(one) for one in facts] if isinstance(facts, list | tuple) else facts
+
+
 def sign(
     path: Path,
     *,
@@ -58,13 +71,15 @@ def sign(
 ) -> Path:
     """Embed signed credentials in a finished file, or in each picture of a folder, in place.
 
-    facts: plain values that JSON keeps. label: the visible label's text, None where it is off.
+    facts: plain values that JSON keeps; of paths and addresses in them names alone are published.
+    label: the visible label's text, None where it is off.
     into: publish it under this name instead, which so never holds anything unsigned; for a folder
     there must be none of that name yet.
     Returns the path of the sidecar. Raises UserError for a kind of file that cannot be signed or
     a certificate that is not fit for it.
     """
     final = into or path
+    facts = _names_alone(facts)
     _check_fit(keys)
     # As text: the library's reader turns lists of small numbers into base64.
     statement = {

@@ -24,7 +24,7 @@ def model_facts(digest: str) -> dict[str, Any]:
         "epoch": 3,
         "code": "0.1.0+g1234",
         "dataset": {"name": "tiny", "index_sha256": digest, "split": "train", "videos": 2},
-        "parents": [{"kind": "index", "sha256": digest, "path": "data/index.parquet"}],
+        "parents": [{"kind": "index", "sha256": digest, "path": "index.parquet"}],
     }
 
 

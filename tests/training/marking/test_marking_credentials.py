@@ -50,6 +50,23 @@ def test_kinds_of_files(tmp_path: Path, own: Keys, name: str) -> None:
             assert picture.size == (64, 64)
 
 
+def test_where_files_lay_is_not_published(tmp_path: Path, own: Keys) -> None:
+    url = "https://me:hunter2@store.org/w/vgg19.pth?sig=5ec2e7"
+    facts = {
+        "model": {"content": {"vgg19": {"url": url}, "pixels": {"url": ""}}},
+        "parents": [{"kind": "index", "path": "/home/alice/client/index.parquet"}],
+    }
+    path = write_media(tmp_path / "a.mp4")
+    sidecar = sign(path, facts=facts, label=None, keys=own)
+    statement = verify(path).statement
+    assert statement and statement.facts == {
+        "model": {"content": {"vgg19": {"url": "vgg19.pth"}, "pixels": {"url": ""}}},
+        "parents": [{"kind": "index", "path": "index.parquet"}],
+    }
+    for data in (path.read_bytes(), sidecar.read_bytes()):
+        assert not any(word in data for word in (b"alice", b"hunter2", b"5ec2e7", b"store.org"))
+
+
 def test_says_that_a_trained_model_made_it(video: Path) -> None:
     with video.open("rb") as file, c2pa.Reader("video/mp4", file) as reader:
         manifest = reader.get_active_manifest()
