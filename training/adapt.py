@@ -41,6 +41,8 @@ from training.trained import (
 )
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+NAMED = 10
+"""Pictures that are passed over and named."""
 SHOTS = 8
 """Frames taken of a video where nobody says how many."""
 
@@ -194,18 +196,21 @@ def _folder(
         progress.say(f"adapt: left out of {folder}, as no pictures that it reads: {kinds}")
     if not pictures:
         raise UserError(f"{folder}: no pictures in this folder ({', '.join(sorted(PICTURES))})")
-    found = []
-    last = ""
+    found, passed = [], []
     for path in pictures:
         try:
             found.append((Source.of(path), from_picture(path, finder, side, which)))
         except UserError as error:
-            last = str(error)
+            passed.append(str(error))
     if not found:
-        raise UserError(f"{folder}: none of {len(pictures)} pictures will do; the last: {last}")
-    if len(found) < len(pictures):
-        lost = len(pictures) - len(found)
-        progress.say(f"adapt: passed over {lost} of {len(pictures)} pictures; the last: {last}")
+        words = f"{folder}: none of {len(pictures)} pictures will do; the last: {passed[-1]}"
+        raise UserError(words)
+    if passed:
+        progress.say(f"adapt: passed over {len(passed)} of {len(pictures)} pictures:")
+        for line in passed[:NAMED]:
+            progress.say(f"  {line}")
+        if len(passed) > NAMED:
+            progress.say(f"  and {len(passed) - NAMED} more")
     return found
 
 

@@ -215,9 +215,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 def read_picture(path: Path) -> Picture:
     """A picture file, upright, on white where it is transparent. Raises UserError."""
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as file:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             if file.width * file.height > MOST_PIXELS:  # before it takes memory
-                raise Image.DecompressionBombError
+                found, most = file.width * file.height / 1e6, MOST_PIXELS / 1e6
+                raise UserError(
+                    f"{path}: {found:.0f} megapixels, more than {most:.0f}; scale it down"
+                )
             image = _in_srgb(ImageOps.exif_transpose(file))
             if image.has_transparency_data:
                 image = image.convert("RGBA")

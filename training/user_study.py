@@ -155,7 +155,10 @@ def read_answers(paths: Sequence[str]) -> list[dict[str, str]]:
             raise UserError(f"{path}: cannot be read: {reason}") from None
         for line, row in enumerate(rows, start=2):
             whole = all(row.get(column) for column in COLUMNS) and row["shots"].isdecimal()
-            if not whole or row["right"] not in ("0", "1"):
+            # Not every older page wrote which was picked.
+            picked, made = row.get("picked"), row.get("generated")
+            honest = picked is None or made is None or row["right"] == str(int(picked == made))
+            if not whole or row["right"] not in ("0", "1") or not honest:
                 raise UserError(
                     f"{path}:{line}: no answer of the user study's page; give the file as it was "
                     "downloaded"
@@ -272,8 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         answers = read_answers(options.answers)
         given = _many(len(answers), "answer", "answers")
         raters = _many(len({row["rater"] for row in answers}), "rater", "raters")
-        progress.say(f"{given} of {raters}; USER [{CONFIDENCE:.0%} interval]")
         results = evaluated(options.results, answers[0]["study"]) if options.results else None
+        progress.say(f"{given} of {raters}; USER [{CONFIDENCE:.0%} interval]")
         users = {}
         for name, rows in groups(answers).items():
             users[name] = share, low, high, people = user(rows)

@@ -138,7 +138,8 @@ def test_a_folder_gives_what_it_has(
     (tmp_path / "notes.txt").write_text("no picture either")
     found, sources = adapt.collect([tmp_path], finder, None, 256)
     assert [s.path.name for s in sources] == ["a.jpg", "b.jpg"] and len(found) == 2
-    assert "passed over 1 of 3 pictures; the last: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "passed over 1 of 3 pictures:\n" in said and "c.jpg: cannot be read as a pic" in said
     found, _ = adapt.collect([tmp_path / "a.jpg", tmp_path / "b.jpg"], finder, 1, 256)
     assert len(found) == 1
 

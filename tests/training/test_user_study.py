@@ -274,7 +274,8 @@ def test_only_the_keys_of_the_three_pictures_answer(html, tmp_path):
 
 def write(path: Path, right: list[tuple[str, str, int]], study: str = "s") -> str:
     lines = [
-        f"{study},{path.stem},{i},{p},{m},8,1,1,{int(r)},2.5" for i, (p, m, r) in enumerate(right)
+        f"{study},{path.stem},{i},{p},{m},8,{1 if r else 2},1,{int(r)},2.5"
+        for i, (p, m, r) in enumerate(right)
     ]
     header = "study,rater,triplet,person,method,shots,picked,generated,right,seconds"
     path.write_text("\n".join([header, *lines, ""]))
@@ -292,6 +293,15 @@ def test_user_is_the_share_of_right_picks_resampled_by_people(tmp_path, capsys):
     assert user_study.main([one, two]) == 0
     said = capsys.readouterr().out
     assert "80 answers of 2 raters" in said and "FF T=8     0.38 [0." in said
+
+
+def test_an_answer_that_contradicts_itself_is_refused(tmp_path, capsys):
+    path = write(tmp_path / "lie.csv", [("p", "FF", 1), ("p", "FT", 0)])
+    text = Path(path).read_text().replace(",FT,8,2,1,0,", ",FT,8,2,1,1,")
+    Path(path).write_text(text)
+    assert user_study.main([path]) == 2
+    said = capsys.readouterr()
+    assert "lie.csv:3: no answer of the user study's page" in said.err and not said.out
 
 
 def test_user_joins_the_paper_s_table_of_its_own_evaluation(study, html, tmp_path, capsys):
@@ -394,7 +404,7 @@ def test_an_answer_that_was_changed_later_needs_a_word_which_counts(tmp_path, ca
     halfway.write_text("".join(old.read_text().splitlines(keepends=True)[:3]))
     assert len(user_study.read_answers([str(halfway), str(old)])) == 3, "they agree"
     new = tmp_path / "r (2).csv"
-    new.write_text(old.read_text().replace("q,FF,8,1,1,0", "q,FF,8,2,1,1"))
+    new.write_text(old.read_text().replace("q,FF,8,2,1,0", "q,FF,8,1,1,1"))
     files = [str(old), str(new)] if newest_last else [str(new), str(old)]
     assert user_study.main(files) == 2
     (line,) = capsys.readouterr().err.splitlines()

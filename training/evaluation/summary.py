@@ -30,6 +30,10 @@ class Cell(NamedTuple):
     metric: str
 
 
+def _scores(cell: Cell) -> str:
+    return "scores/" + "/".join(map(str, cell))
+
+
 class Summary:
     """All numbers of an evaluation: of people, of all, and between methods."""
 
@@ -76,18 +80,31 @@ class Summary:
         """A person's mean over the frames that have a value, (P,); NaN for who has none."""
         means = np.full(len(self._records), np.nan)
         for at, record in enumerate(self._records):
-            values = record.get("scores/" + "/".join(map(str, cell)))
+            values = record.get(_scores(cell))
             if values is not None and not np.isnan(values).all():
                 means[at] = np.nanmean(values)
         return means
 
     def _differences(self, counts: Values) -> Any:
-        for (mode, shots, method, metric), values in self.per_person.items():
+        for cell in self.per_person:
             for ours, theirs in COMPARED:
-                other = self.per_person.get(Cell(mode, shots, theirs, metric))
-                if mode == SELF and method == ours and other is not None:
-                    key = Cell(mode, shots, f"{ours} - {theirs}", metric)
-                    yield key, estimate(values - other, counts, self.settings.confidence)
+                other = cell._replace(method=theirs)
+                if cell.mode == SELF and cell.method == ours and other in self.per_person:
+                    key = cell._replace(method=f"{ours} - {theirs}")
+                    values = self._paired(cell, other)
+                    yield key, estimate(values, counts, self.settings.confidence)
+
+    def _paired(self, cell: Cell, other: Cell) -> Values:
+        """A person's mean difference over the frames in which both have a value, (P,)."""
+        means = np.full(len(self._records), np.nan)
+        for at, record in enumerate(self._records):
+            ours, theirs = (record.get(_scores(one)) for one in (cell, other))
+            if ours is None or theirs is None:
+                continue
+            difference = ours - theirs
+            if not np.isnan(difference).all():
+                means[at] = np.nanmean(difference)
+        return means
 
     def _distributions(self, network: str) -> None:
         """Fréchet and kernel distance of all people's frames, for each mode, T and method."""

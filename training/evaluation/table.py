@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from training.evaluation.instruments import FOUND, LANDMARK_ERROR, Metric
-from training.evaluation.methods import ORDER
+from training.evaluation.methods import ORDER, UNTRAINED
 from training.evaluation.person import CROSS, SELF
 from training.evaluation.protocol import LeftOut
 from training.evaluation.summary import COMPARED, Cell, Summary
@@ -16,6 +16,8 @@ from training.metrics.bootstrap import Estimate
 from training.metrics.distribution import FEW_FRAMES, FEW_PEOPLE
 
 NOTHING = "–"
+MOST_NAMED = 5
+"""Methods that a note names."""
 TITLES = {
     SELF: "Self-reenactment: a person driven by held-out frames of the same video",
     CROSS: "Cross-reenactment: a person driven by another",
@@ -120,7 +122,10 @@ def _differences(summary: Summary, framewise: Sequence[Metric]) -> Iterator[str]
     metrics = [m for m in framewise if any(cell.metric == m.name for cell in cells)]
     yield "## Differences, paired by person"
     yield ""
-    yield "Self-reenactment. **Bold** where the interval holds no 0."
+    yield (
+        f"Self-reenactment, over frames in which both have a value. **Bold** where the interval "
+        f"holds no 0, of {FEW_PEOPLE} people or more: fewer agree by chance too often."
+    )
     yield ""
     yield from header_lines(["", "T", *(_heading(metric) for metric in metrics)])
     pairs = list(dict.fromkeys((cell.method, cell.shots) for cell in cells))
@@ -130,7 +135,8 @@ def _differences(summary: Summary, framewise: Sequence[Metric]) -> Iterator[str]
         shown = []
         for estimate, metric in zip(row, metrics, strict=True):
             text = _interval(estimate, metric, estimate.people if estimate else 0, sign="+")
-            sure = estimate and (estimate.low > 0 or estimate.high < 0)
+            enough = estimate and estimate.people >= FEW_PEOPLE
+            sure = enough and estimate and (estimate.low > 0 or estimate.high < 0)
             shown.append(f"**{text}**" if sure else text)
         yield table_row([method.replace(" - ", " − "), str(shots), *shown])
     yield ""
@@ -181,16 +187,17 @@ def notes(summary: Summary, absent: Iterable[str], extra: Iterable[str] = ()) ->
         )
     if len(summary.people) < 2:
         yield "One person only: there are no intervals and no cross-reenactment."
-    low = [
-        (cell, e.mean)
-        for cell, e in summary.estimates.items()
-        if cell.metric == FOUND and e.mean < 1
-    ]
+    low = {
+        f"{cell.method}, {cell.mode}, T={cell.shots}": estimate.mean
+        for cell, estimate in summary.estimates.items()
+        if cell.metric == FOUND and cell.method != UNTRAINED and estimate.mean < 1
+    }
     if low:
-        cell, share = min(low, key=lambda pair: pair[1])
+        least = sorted(low, key=lambda name: low[name])[:MOST_NAMED]
         yield (
-            f"The detector found no face in some frames; least in {cell.method}, {cell.mode}, "
-            f"T={cell.shots}: {share:.1%} found. Its {LANDMARK_ERROR} is over those alone."
+            "The detector found no face in some frames; found in "
+            + "; ".join(f"{name}: {low[name]:.1%}" for name in least)
+            + f". Their {LANDMARK_ERROR} is over those alone, which flatters who loses more."
         )
     yield from (f"Absent: {line}." for line in absent)
 

@@ -132,11 +132,11 @@ def verify(path: Path, trust: str | None = None) -> Verdict:
         state = State.ALTERED if sidecar or damaged else State.NONE
     else:
         why = _changes(embedded)
-        if not sidecar:
+        if not sidecar and not notes:
             notes.append("there is no sidecar of it")
-        elif embedded.holds and not sidecar.is_of(embedded):
+        elif sidecar and embedded.holds and not sidecar.is_of(embedded):
             notes.append("the sidecar beside it is of another file")
-        elif not why and sha256 != sidecar.sha256:
+        elif sidecar and not why and sha256 != sidecar.sha256:
             why = ["bytes that its credentials do not cover differ from the signed file"]
         if sidecar and not embedded.holds:
             statement = sidecar.statement

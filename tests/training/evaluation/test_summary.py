@@ -1,4 +1,4 @@
-"""Numbers of three people written down by hand, and what is said of them."""
+"""Numbers of people written down by hand, and what is said of them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,41 @@ def test_a_mean_is_over_people_of_means_over_frames(summary: Summary) -> None:
     assert means == pytest.approx({"FT": 0.7, "FF": 2.0 / 3, "nearest source": 0.4})
 
 
-def test_a_difference_is_ours_less_theirs_person_by_person(summary: Summary) -> None:
+def test_a_difference_is_ours_less_theirs_frame_by_frame(summary: Summary) -> None:
     told = summary.differences[Cell("self", 8, "FT - nearest source", "SSIM")]
-    assert told.mean == pytest.approx(0.3) and told.people == 3
-    assert told.low == pytest.approx(0.3) and told.high == pytest.approx(0.3)  # alike for all
+    # Of the third person the first frame has no value of theirs, so that ours does not count.
+    assert told.mean == pytest.approx((0.3 + 0.3 + 0.4) / 3) and told.people == 3
+    assert told.low == pytest.approx(0.3) and told.high == pytest.approx(0.4)
     unsure = summary.differences[Cell("self", 8, "FT - FF", "SSIM")]
     assert unsure.mean == pytest.approx(1 / 30) and unsure.low < 0 < unsure.high
 
 
-def test_only_a_difference_that_is_sure_is_bold(summary: Summary) -> None:
-    lines = table.markdown(summary, {}, [Metric("SSIM", "higher", 3)], [], [], []).splitlines()
+@pytest.mark.parametrize("times", [1, 2])
+def test_only_a_difference_that_is_sure_is_bold(times: int) -> None:
+    """Of three people, too few to be sure of anything, and of six."""
+    records = [
+        {f"scores/self/8/{method}/SSIM": np.array(people[at]) for method, people in FRAMES.items()}
+        for at in list(range(3)) * times
+    ]
+    ssim = Metric("SSIM", "higher", 3)
+    names = [f"p{at}" for at in range(len(records))]
+    summary = Summary(names, records, [ssim], [], Evaluate())
+    lines = table.markdown(summary, {}, [ssim], [], [], []).splitlines()
     (sure,) = [line for line in lines if line.startswith("| FT − nearest source")]
     (unsure,) = [line for line in lines if line.startswith("| FT − FF")]
-    assert "**+0.300 [+0.300, +0.300]**" in sure
+    assert "+0.333 [+0.300, +0." in sure and ("**" in sure) == (times == 2)
     assert "+0.033" in unsure and "**" not in unsure
+
+
+def test_who_loses_faces_is_named_and_the_untrained_network_does_not_hide_them() -> None:
+    shares = {"untrained": 0.0, "FF": 0.375, "FT": 1.0}
+    records = [
+        {f"scores/self/1/{method}/found": np.array([share]) for method, share in shares.items()}
+        for _ in range(2)
+    ]
+    summary = Summary(["a", "b"], records, [Metric("found", "higher", 1)], [], Evaluate())
+    (note,) = [line for line in table.notes(summary, []) if "found no face" in line]
+    assert "found in FF, self, T=1: 37.5%." in note and "untrained" not in note
 
 
 @pytest.mark.parametrize("people", [2, 4, 5])
