@@ -11,9 +11,12 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TextIO
 
 from dvclive import Live
@@ -34,6 +37,8 @@ from pipelines.errors import FATAL_ERRNOS, StopStage
 from training.events import Event, Pictured, Saved, Started, Stepped, Stopped
 from training.grid import grid, save_png
 
+MEANS = 1000
+"""Steps at most over which losses are told."""
 POINTS = 500
 """Points of a curve at least kept."""
 HEADINGS = ("source", "landmarks", "output (FF)", "target")
@@ -58,11 +63,14 @@ class Board:
         self.folder, self.live_folder, self.content = folder, live, content
         self.started: Started | None = None
         self.stopped: Stopped | None = None
-        self.step = 0
+        self.step = self.first = 0
+        """The last step that was made, and the one that this command went on from."""
         self._live: Live | None = None
         self._writer: SummaryWriter | None = None
         self._history: TextIO | None = None
         self._every = 1
+        self._recent: deque[dict[str, Any]] = deque()
+        """The losses of an epoch's steps, `MEANS` at most: one step's are mostly its batch's."""
         self._line = _Line()
 
     def __call__(self, event: Event) -> None:
@@ -73,7 +81,7 @@ class Board:
                     self._start(event)
                 case Stepped():
                     self._keep(event)
-                    self._line.step(event)
+                    self._line.step(event.step, self._means())
                 case Pictured():
                     self._picture(event)
                 case Saved():
@@ -109,7 +117,14 @@ class Board:
     def _start(self, event: Started) -> None:
         """Also when Ray has replaced workers: what was done after the checkpoint is undone."""
         self.close()
+        if self.started is not None:
+            progress.complain(f"train: workers were started anew, from step {event.step} on")
+        else:
+            self.first = event.step
+            if event.step:
+                progress.say(f"train: goes on from step {event.step} of {event.total}")
         self.started, self.step = event, event.step
+        self._recent = deque(maxlen=min(MEANS, ceil(event.videos / event.batch)))
         self._every = max(1, event.total // POINTS)
         for note in event.notes:
             progress.complain(note)
@@ -119,6 +134,7 @@ class Board:
         with storage.atomic(str(path)) as anew, anew.open("w", encoding="utf-8") as file:
             for line in _past(path, event):
                 file.write(json.dumps(line) + "\n")
+                self._recent.append(line)
                 if self._shown(line["step"]):
                     curves.append(line)
         self._history = path.open("a", encoding="utf-8")
@@ -137,6 +153,7 @@ class Board:
         self._live.log_metric("content_backbones", self.content, plot=False)
         for line in curves:
             self._curve(self._live, line["step"], line)
+        self._summarize(self._live)
         self._line = _Line(event)
 
     def _keep(self, event: Stepped) -> None:
@@ -144,6 +161,7 @@ class Board:
         self.step = event.step
         self._history.write(json.dumps({"step": event.step, **event.losses}) + "\n")
         self._history.flush()
+        self._recent.append(event.losses)
         self._curve(self._live, event.step, event.losses)
         if self._shown(event.step):
             for name, value in event.losses.items():
@@ -159,6 +177,17 @@ class Board:
             for name, value in losses.items():
                 if name != "step":
                     live.log_metric(name, value)
+            self._summarize(live)
+
+    def _means(self) -> dict[str, float]:
+        """Of the last epoch's losses."""
+        names = set.intersection(*map(set, self._recent)) - {"step"}
+        return {name: fmean(losses[name] for losses in self._recent) for name in sorted(names)}
+
+    def _summarize(self, live: Live) -> None:
+        """What `dvc metrics diff` compares."""
+        if self._recent:
+            live.summary.update(self._means())
             live.make_summary()
 
     def _picture(self, event: Pictured) -> None:
@@ -234,22 +263,21 @@ class _Line:
                 "", total=started.total, completed=started.step, words=""
             )
 
-    def step(self, event: Stepped) -> None:
-        """A step has been made."""
+    def step(self, step: int, losses: Mapping[str, float]) -> None:
+        """A step has been made; losses as they are to be told."""
         now = time.monotonic()
-        rate = (event.step - self._first) / max(now - self._begun, 1e-9)
-        losses = event.losses
+        rate = (step - self._first) / max(now - self._begun, 1e-9)
         words = (
-            f"epoch {event.step / self._epoch_steps:.1f}  {rate:.2f} it/s  "
+            f"epoch {step / self._epoch_steps:.1f}  {rate:.2f} it/s  "
             f"G {losses['generator']:.2f} (content {losses['content']:.2f})  "
             f"D {losses['discriminator']:.2f}  saved at {self.saved}"
         )
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=event.step, words=words)
-        elif now - self._said >= progress.PLAIN_EVERY or event.step == self._total:
+            self._bar.update(self._task, completed=step, words=words)
+        elif now - self._said >= progress.PLAIN_EVERY or step == self._total:
             self._said = now
-            left = (self._total - event.step) / max(rate, 1e-9)
-            progress.say(f"train: {event.step}/{self._total}, {left:.0f} s left  {words}")
+            left = (self._total - step) / max(rate, 1e-9)
+            progress.say(f"train: {step}/{self._total}, {left:.0f} s left  {words}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -75,7 +75,7 @@ def _train(run: Run, params: Params, others: Sequence[str]) -> None:
     target = default_model(params)
     with storage.atomic(target) as path, storage.open_read(run.model) as body:
         path.write_bytes(body.read())
-    made = board.step - (board.started.step if board.started else 0)
+    made = board.step - board.first
     progress.say(
         f"meta_train: {made} steps in {time.monotonic() - started:.0f} s; now at step "
         f"{board.step}\nmodel    {target}\ngrids    {folder}/grids/newest.png\n"
