@@ -295,7 +295,7 @@ def adapt(params: Params, options: Namespace) -> str:
     tuned = f", {iterations} iterations" if config.variant == "ft" else ""
     kib = storage.size(options.output) / 1024
     return (
-        f"adapt: {config.variant} from {len(faces)} frames{tuned}; "
+        f"adapt: {config.variant} from {len(faces)} frame{'s' * (len(faces) > 1)}{tuned}; "
         f"wrote {options.output} ({kib:,.0f} KiB)"
     )
 

@@ -68,7 +68,7 @@ def animate(job: Job, footage: Footage, output: str) -> str:
             writer.write(scene.frames([points[now] for points in moved], crops))
             advance(now.stop - now.start)
     return (
-        f"animate: wrote {output}: {count} frames at {float(footage.fps):g} fps"
+        f"animate: wrote {output}: {count} frame{'s' * (count > 1)} at {float(footage.fps):g} fps"
         f"{', with sound' if sound is not None else ''}; generated at "
         f"{count * len(scene.subjects) / max(scene.seconds, 1e-9):.1f} frames/s\n"
         f"animate: signed; its facts stand in {marking.sidecar_path(Path(output))}"

@@ -173,9 +173,10 @@ def digest(name: str, weights: Weights | None = None, *, cache: Path | None = No
 def _named(name: str, weights: Weights | None) -> Weights:
     weights = weights or PUBLISHED.get(name)
     if weights is None:
+        others = " or ".join(other for other in ("random", "pixels") if other != name)
         raise BackboneUnavailable(
             f"{name}: no weights named; give a url (with its sha256) or a path, or choose "
-            "squeezenet, random or pixels as backbone"
+            f"{others} as backbone, which needs none"
         )
     return weights
 

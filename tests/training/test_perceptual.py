@@ -253,7 +253,7 @@ def test_weights_that_cannot_be_had_say_so_in_one_line(
     wrong = "0" * 64
     for name, weights, words in (
         ("vgg20", None, "there are vgg19"),
-        ("vggface", None, "choose squeezenet"),
+        ("vggface", None, "choose random or pixels as backbone, which needs none"),
         ("squeezenet", None, "no weights named"),
         ("vgg19", Weights(str(tmp_path / "none.pth")), "no weights at"),
         ("vgg19", Weights(str(vgg_file), wrong), "not 0000"),
