@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
 import sys
 import time
 import traceback
@@ -120,6 +121,12 @@ def check_runner(name: str) -> None:
         raise UserError(f"beam.runner: Beam has no runner {name!r}{hint}") from None
     except Exception as error:  # noqa: BLE001 - a path leads anywhere, classes raise anything
         raise UserError(f"beam.runner: {name!r}: {clean_detail(error)}") from None
+
+
+def build_nothing(params: Params) -> None:
+    """Make a pipeline as a stage would, and run nothing. Raises what its runner raises."""
+    built = beam.Pipeline(options=_options(params))
+    shutil.rmtree(built.local_tempdir, ignore_errors=True)  # Beam does so after a run
 
 
 def _options(params: Params) -> PipelineOptions:

@@ -31,7 +31,7 @@ def importers(package: str) -> set[str]:
     ("package", "files"),
     [
         ("ray", {"training/cluster.py"}),
-        ("apache_beam", {"pipelines/runner.py", "pipelines/doctor/software.py"}),
+        ("apache_beam", {"pipelines/runner.py"}),
         ("webdataset", {"training/stream.py"}),
         ("face_alignment", {"pipelines/detectors/face_alignment.py"}),
     ],

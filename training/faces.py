@@ -222,6 +222,9 @@ def read_picture(path: Path) -> Picture:
                 raise UserError(
                     f"{path}: {found:.0f} megapixels, more than {most:.0f}; scale it down"
                 )
+            held = getattr(file, "n_frames", 1)
+            if held > 1 and file.format in ("GIF", "WEBP", "TIFF"):
+                progress.complain(f"{path}: holds {held} pictures; the first is taken")
             image = _in_srgb(ImageOps.exif_transpose(file))
             if image.has_transparency_data:
                 image = image.convert("RGBA")

@@ -1,9 +1,10 @@
 """What a unit of work costs, each number with the measurement it comes from.
 
 CPU seconds are of the 2-core x86-64 virtual machine of benchmarks/README.md, `TERAFLOP` of the
-later one there; other machines differ, ratios less so. "Real run" is docs/real-run.md: 68 videos,
-152 clips, 17,530 frames of 0.323 megapixels on average; its per-item times were split into the
-terms below by least squares and scaled to its CPU seconds.
+later one there; other machines differ, ratios less so. "Real run" is an earlier pass of that in
+docs/real-run.md, on a quieter machine: 68 videos, 152 clips, 17,530 frames of 0.323 megapixels on
+average; its per-item times were split into the terms below by least squares and scaled to its CPU
+seconds.
 """
 
 from __future__ import annotations

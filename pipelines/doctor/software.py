@@ -195,14 +195,11 @@ def _version(program: str, flag: str = "--version") -> str | None:
 
 def beam(params: Params) -> Verdicts:
     """The runner can be built, and where it is elsewhere, it answers."""
-    import apache_beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from pipelines.runner import build_nothing
 
     own = params.beam
     try:
-        options = PipelineOptions(flags=[], runner=own.runner, **own.options)
-        built = apache_beam.Pipeline(options=options)
-        shutil.rmtree(built.local_tempdir, ignore_errors=True)  # Beam does so after a run
+        build_nothing(params)
     except Exception as error:  # noqa: BLE001 - runners raise whatever they like
         yield fail("beam", f"{own.runner}: {clean_detail(error)}", "mend beam in params.yaml")
         return

@@ -194,3 +194,12 @@ def test_pictures_become_what_networks_eat() -> None:
     drawn = faces.drawings(points, 256, 64)
     assert drawn.shape == (2, 64, 64, 3)
     np.testing.assert_array_equal(drawn[0], faces.rasterize(points[0], 64, source_size=256))
+
+
+def test_of_several_pictures_in_a_file_the_first_is_taken_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shades = [Image.new("L", (64, 64), grey) for grey in (0, 255)]
+    shades[0].save(tmp_path / "a.gif", save_all=True, append_images=shades[1:])
+    assert read_picture(tmp_path / "a.gif").max() == 0
+    assert "a.gif: holds 2 pictures; the first is taken" in capsys.readouterr().err
