@@ -174,7 +174,7 @@ def test_a_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "kind       model, whole" in told
     assert "about      sample, tiny, step 200" in told
-    assert "index      data/index.parquet, " + "d5" * 8 in told
+    assert "index      index.parquet, " + "d5" * 8 in told
     assert "not signed" in told
     whole = model.read_bytes()
     flip(model, -40)
