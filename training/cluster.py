@@ -15,6 +15,7 @@ import re
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,14 @@ def connected(params: Ray) -> Iterator[str]:
         context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (AuthenticationError, ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         raise _not_joined(address, str(error).strip().splitlines()[0]) from error
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        raise UserError(
+            f"Ray cannot start: the names of its sockets below {folder} would be too long; set "
+            "TMPDIR to a folder with a shorter one"
+        ) from error
     if callable(terminate) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray's own prints a stack first
     try:

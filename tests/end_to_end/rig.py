@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ class Rig:
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "PYTEST_"))}
         own = {"PYTHONPATH": str(REPO), "TMPDIR": str(self.folder / "tmp"), "NO_COLOR": "1"}
+        own["RAY_TMPDIR"] = tempfile.gettempdir()  # the names of Ray's sockets must be short
         return kept | own | self.env
 
     def start(self, stage: str, *arguments: str) -> subprocess.Popen[str]:

@@ -80,3 +80,19 @@ def test_a_folder_that_is_not_shared_is_told(shards: Shards) -> None:
     folder.mkdir(parents=True)
     (folder / RUN_LOCK).touch()
     cluster._check_shared(run)
+
+
+def test_a_temporary_folder_too_long_for_ray_s_sockets_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(*_: Any, **__: Any) -> None:
+        raise OSError("validate_socket_filename failed: AF_UNIX path length cannot exceed 107")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a token of this test")
+    with (
+        pytest.raises(UserError, match="set TMPDIR to a folder with a shorter one"),
+        cluster.connected(Ray()),
+    ):
+        pass
