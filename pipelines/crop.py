@@ -97,7 +97,8 @@ class CropWorker:
                         continue
             except FileNotFoundError:
                 mirror = self._params.download.mirror
-                if mirror and not group[0]["media"] and not ours(video["path"]):
+                in_mirror = not group[0]["media"] and not ours(video["path"])
+                if mirror and in_mirror and "{env:" not in mirror:  # nobody fills it in here
                     check_mirror(mirror)  # a disk that is not mounted is no loss of its videos
                 lost = f"{Path(path).name} is gone: run `python -m pipelines.download` again"
             for clip in group:
@@ -241,44 +242,35 @@ def content(clips: pa.Table) -> Iterator[object]:
     yield clips.drop_columns(["boxes"]).to_pylist()
 
 
+MEASURES = ["frames", "face_size", "source_width", "source_height", "scene_score", "scene_at"]
+
+
 def judged(rows: pa.Table, limits: Crop) -> pa.Table:
     """The rows with the clips turned away that miss a threshold; these keep their measures."""
-    columns = [rows[name].to_pylist() for name in ("status", "detail", *MEASURES)]
-    verdicts = [
-        (status, detail) if status != Status.OK else _verdict(limits, detail, *measures)
-        for status, detail, *measures in zip(*columns, strict=True)
-    ]
-    for name, values in zip(("status", "detail"), zip(*verdicts, strict=True), strict=True):
-        at = rows.schema.get_field_index(name)
-        rows = rows.set_column(at, rows.schema.field(at), pa.array(values, pa.string()))
-    passed = pc.equal(rows["status"], Status.OK.value)
-    for name in ("path", "sha256", "bytes"):
-        at = rows.schema.get_field_index(name)
-        column = pc.if_else(passed, rows[name], pa.scalar(None, rows.schema.field(at).type))
-        rows = rows.set_column(at, rows.schema.field(at), column)
-    return rows
+    measured = rows.select(["status", *MEASURES]).to_pylist()  # boxes are the bulk of a row
+    passed = ((at, row) for at, row in enumerate(measured) if row["status"] == Status.OK)
+    missed = {at: verdict for at, row in passed if (verdict := _missed(row, limits))}
+    if not missed:
+        return rows
+    told = rows.to_pylist()
+    for at, (status, detail) in missed.items():
+        gone = dict.fromkeys(("path", "sha256", "bytes"))
+        told[at] |= gone | {"status": str(status), "detail": detail}
+    return pa.Table.from_pylist(told, rows.schema)
 
 
-MEASURES = ("frames", "face_size", "source_width", "source_height", "scene_score", "scene_at")
-
-
-def _verdict(
-    limits: Crop,
-    detail: str,
-    frames: int,
-    face_size: float | None,
-    width: int,
-    height: int,
-    scene_score: float | None,
-    scene_at: float | None,
-) -> tuple[str, str]:
-    if frames < limits.min_frames:
-        return Status.TOO_SHORT, f"{frames} frames at 25 fps"
-    if face_size is not None and face_size < limits.min_face:
-        return Status.TOO_SMALL, f"the face is {face_size:.0f} pixels wide in {width}x{height}"
-    if limits.scene_threshold and (scene_score or 0.0) > limits.scene_threshold:
-        return Status.SCENE_CUT, f"at {scene_at:.2f} s, score {scene_score:.2f}"
-    return Status.OK, detail
+def _missed(row: Row, limits: Crop) -> tuple[Status, str] | None:
+    """The first threshold that a clip misses, as its status and the words for it."""
+    if row["frames"] < limits.min_frames:
+        return Status.TOO_SHORT, f"{row['frames']} frames at 25 fps"
+    face = row["face_size"]
+    if face is not None and face < limits.min_face:
+        size = f"{row['source_width']}x{row['source_height']}"
+        return Status.TOO_SMALL, f"the face is {face:.0f} pixels wide in {size}"
+    score = row["scene_score"] or 0.0
+    if limits.scene_threshold and score > limits.scene_threshold:
+        return Status.SCENE_CUT, f"at {row['scene_at']:.2f} s, score {score:.2f}"
+    return None
 
 
 class Videos(Mapping[str, Row]):
