@@ -12,9 +12,7 @@ import hashlib
 import resource
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +26,12 @@ from pipelines.errors import UserError
 from pipelines.manifest import ROW_GROUP, ManifestWriter
 from pipelines.params import Params, load
 from pipelines.params.dataset import Filters, Source
+from pipelines.placing import Clips, Places, places_of, torn_people
 from pipelines.schemas import BOX, CATALOG
 from pipelines.sources import READERS, metadata_folder
 from pipelines.sources.base import Annotation, BadRow, SourceError
 from pipelines.sources.people import read_people
-from pipelines.splits import REMEDY, misfit, split_of, stable_number
+from pipelines.splits import REMEDY, misfit, split_of
 from pipelines.statuses import Status
 from pipelines.summary import Summary, exit_status, write_metrics
 from pipelines.takedowns import Takedowns, read_takedowns
@@ -43,21 +42,6 @@ SPILL = CATALOG.append(pa.field("drawn", pa.bool_(), False))
 
 
 # --- rules of one row ------------------------------------------------------------------------
-
-
-def bucket_of(video: str, buckets: int) -> int:
-    """Which of a source's shards holds a video.
-
-    Jump consistent hash (Lamping and Veach 2014, arXiv 1406.2294): where a source has grown to one
-    shard more, the new one takes its part of the videos, and no video moves between the others.
-    """
-    key = stable_number("bucket", video)
-    bucket, jump = -1, 0
-    while jump < buckets:
-        bucket = jump
-        key = (key * 2862933555777941757 + 1) % 2**64
-        jump = int((bucket + 1) * (2**31 / ((key >> 33) + 1)))
-    return bucket
 
 
 def _or(value: float | None, missing: float) -> float:
@@ -104,8 +88,7 @@ class _Builder:
         self._keys = Keys()
         self.taken_out: set[tuple[str, str]] = set()
         """Kinds and identifiers of the takedowns that were met."""
-        self.clips: Counter[tuple[str, str, bool]] = Counter()
-        """By person, split, and whether it was drawn."""
+        self.clips = Clips()
         self.named: set[str] = set()
         """People who may be named: not all of their clips were taken out."""
 
@@ -268,7 +251,7 @@ def build(params: Params) -> Summary:
             except SourceError as error:
                 raise UserError(f"catalog.sources.{source.name}: {error}") from None
         clips = {name: builder.clips for name, builder in builders.items()}
-        places = {name: _places(name, clips, params) for name in clips}
+        places = {name: places_of(name, clips, params) for name in clips}
         for name, placed in places.items():
             for table in _placed(scratch / f"{name}.parquet", placed):
                 writer.write(table)
@@ -283,7 +266,7 @@ def build(params: Params) -> Summary:
         if words := builder.unknown():
             progress.complain(f"catalog.sources.{name}: {words}")
     named = set().union(*(builder.named for builder in builders.values()))
-    if torn := sorted(_torn(places.values()) & named):
+    if torn := sorted(torn_people(places.values()) & named):
         progress.complain(
             f"catalog: the publishers put clips of one person into several splits "
             f"(people: {len(torn)}, such as {torn[0]}); "
@@ -313,64 +296,12 @@ def _spill(builder: _Builder, path: Path, tick: Callable[[int], None]) -> None:
             tick(len(batch))
 
 
-Clips = Counter[tuple[str, str, bool]]
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Which split and which of its shards the clips of a source go to."""
-
-    source: str
-    held_out: Mapping[str, str]
-    """People whom another source holds out, with their split there."""
-    splits: Mapping[str, frozenset[str]]
-    """By person."""
-    buckets: Mapping[str, int]
-    """Shards by split."""
-
-    def split(self, person: str, split: str, drawn: bool) -> str:
-        """What others publish of a person counts where nobody says a word here."""
-        return self.held_out.get(person, split) if drawn else split
-
-
-def _places(source: str, clips: Mapping[str, Clips], params: Params) -> _Places:
-    held_out: dict[str, str] = {}
-    if params.catalog.split.use_published:
-        for other in clips.keys() - {source}:
-            for person, split, drawn in clips[other]:
-                if not drawn and held_out.get(person) != "test":
-                    held_out[person] = split
-    places = _Places(source, held_out, {}, {})
-    counts: Counter[str] = Counter()
-    splits: dict[str, set[str]] = {}
-    for (person, split, drawn), number in clips[source].items():
-        final = places.split(person, split, drawn)
-        counts[final] += number
-        splits.setdefault(person, set()).add(final)
-    buckets = {split: max(1, -(-n // params.shard.clips)) for split, n in counts.items()}
-    return replace(places, splits={p: frozenset(s) for p, s in splits.items()}, buckets=buckets)
-
-
-def _torn(places: Iterable[_Places]) -> set[str]:
-    """People whose clips are in several splits."""
-    splits: dict[str, frozenset[str]] = {}
-    for placed in places:
-        for person, own in placed.splits.items():
-            splits[person] = splits.get(person, frozenset()) | own
-    return {person for person, every in splits.items() if len(every) > 1}
-
-
-def _placed(spill: Path, places: _Places) -> Iterator[pa.Table]:
+def _placed(spill: Path, places: Places) -> Iterator[pa.Table]:
     for batch in pq.ParquetFile(spill).iter_batches(ROW_GROUP):
         columns = (batch[name].to_pylist() for name in ("person", "split", "drawn", "video"))
-        splits, shards = [], []
-        for person, split, drawn, video in zip(*columns, strict=True):
-            split = places.split(person, split, drawn)
-            bucket = bucket_of(video, places.buckets[split]) if split else 0
-            splits.append(split)
-            shards.append(f"{places.source}-{split}-{bucket:05d}" if split else "")
+        placed = [places.place(*row) for row in zip(*columns, strict=True)]
         table = pa.Table.from_batches([batch]).select(CATALOG.names)
-        for name, values in (("split", splits), ("shard", shards)):
+        for name, values in zip(("split", "shard"), zip(*placed, strict=True), strict=True):
             at = CATALOG.get_field_index(name)
             table = table.set_column(at, CATALOG.field(at), pa.array(values, pa.string()))
         yield table

@@ -12,7 +12,7 @@ from eight_people import PEOPLE, annotate, places
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.catalog import bucket_of
+from pipelines.placing import bucket_of
 from pipelines.splits import stable_fraction
 
 
