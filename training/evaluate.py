@@ -316,7 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_OK
         left = outcome.left_out
         progress.say(
-            f"evaluate: {outcome.people} people"
+            f"evaluate: {outcome.people} {'person' if outcome.people == 1 else 'people'}"
             + (f", {left} left out of some T (see table.md)" if left else "")
             + f"\nevaluate: wrote table.md, results.json, frames.json, grid.png and "
             f"user_study.html into {outcome.folder}"
